@@ -1,0 +1,22 @@
+"""cnnspec: convolutional networks written once, in YAML.
+
+    import cnnspec
+
+    net = cnnspec.load("resnet50")
+    report = net.analyze()
+    report.totals.macs                    # 4089184256
+    report["layer1.0.conv1"].output_shape  # (64, 56, 56)
+    model = net.to_torch()                # a torch.nn.Module
+    net.to_onnx("resnet50.onnx", model)   # verified against the module
+
+Importing this loads neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from cnnspec.api import Network, load
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError
+
+__all__ = ["Diagnostic", "EnvironmentFailure", "Network", "SpecError", "__version__", "load"]
+
+__version__ = "0.1.0"

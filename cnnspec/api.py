@@ -1,0 +1,173 @@
+"""The library: `load`, and what a loaded network can do.
+
+Back ends are imported inside the methods that need them, so that loading and analysis need
+neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, did_you_mean
+from cnnspec.frontend.load import Loaded, bundled_specs, expand, load_file, load_text, locate
+from cnnspec.ir import Graph
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+    from cnnspec.backends.onnx import ExportReport
+    from cnnspec.report import Report
+
+__all__ = ["Network", "load"]
+
+
+class Network:
+    """A network: a checked spec with a variant, params and input sizes chosen.
+
+    Immutable, and safe to use from several threads. Made by `load`.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        variant: str | None = None,
+        params: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._variant = variant
+        self._params = dict(params or {})
+        self._inputs = dict(inputs or {})
+        self.graph: Graph = expand(
+            loaded, variant=variant, params=self._params, inputs=self._inputs
+        )
+
+    @property
+    def name(self) -> str:
+        """The spec's name, or the variant's."""
+        return self.graph.name
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants the spec has, in its order."""
+        return tuple(self._loaded.document.variants)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is odd about the text of the spec, such as params never used."""
+        return self._loaded.warnings
+
+    def with_params(self, **params: object) -> Network:
+        """The same spec with other values of some params; nothing is read again."""
+        return Network(
+            self._loaded,
+            variant=self._variant,
+            params={**self._params, **params},
+            inputs=self._inputs,
+        )
+
+    def with_inputs(self, **inputs: object) -> Network:
+        """The same spec with other input sizes: `image=(3, 256, 256)`, or a symbol `H=256`."""
+        return Network(
+            self._loaded,
+            variant=self._variant,
+            params=self._params,
+            inputs={**self._inputs, **inputs},
+        )
+
+    def analyze(self, *, strict: bool = False) -> Report:
+        """Everything that can be known without running: see `cnnspec.report.Report`.
+
+        With `strict`, windows that do not fit their input evenly are errors (`SpecError`), as in
+        the lectures.
+        """
+        from cnnspec.report import analyze
+
+        return analyze(self.graph, strict=strict, warnings=self.warnings)
+
+    def to_torch(self, *, seed: int = 0) -> torch.nn.Module:
+        """The network as a module, executed from its generated source, with seeded weights."""
+        from cnnspec.backends.torch import to_torch
+
+        return to_torch(self.graph, seed=seed)
+
+    def source(self) -> str:
+        """The Python source of the module that `to_torch` executes."""
+        from cnnspec.backends.torch import emit
+
+        return emit(self.graph)
+
+    def to_onnx(
+        self,
+        path: str | PathLike[str],
+        weights: torch.nn.Module
+        | Mapping[str, torch.Tensor]
+        | Mapping[str, numpy.ndarray]
+        | None = None,
+        *,
+        verify: bool = True,
+        opset: int = 18,
+    ) -> ExportReport:
+        """Write an ONNX file, verified against torch before it appears under its name.
+
+        `weights` is a module or a state dict, by default freshly initialised weights.
+        """
+        from cnnspec.backends.onnx import export
+
+        return export(self.graph, Path(path), weights, verify=verify, opset=opset)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(
+            f"{name} {self.graph.tensors[value]}" for name, value in self.graph.inputs.items()
+        )
+        outputs = ", ".join(
+            f"{output.name} {self.graph.tensors[output.value]}" for output in self.graph.outputs
+        )
+        return f"Network({self.name}: {inputs} -> {outputs}, {len(self.graph.nodes)} entries)"
+
+
+def load(
+    source: str | PathLike[str] | None = None,
+    *,
+    text: str | bytes | None = None,
+    variant: str | None = None,
+    params: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
+) -> Network:
+    """Load a network from a file, by the name of a bundled spec or variant, or from text.
+
+    Args:
+        source: a path, or a bare name such as `vgg16` or `resnet101`.
+        text: the YAML itself, instead of `source`.
+        variant: one of the spec's variants; its own name means none.
+        params: values of params, over those of the variant.
+        inputs: shapes by input name, or sizes by symbol, batch not counted.
+
+    Raises:
+        SpecError: the spec is wrong; `diagnostics` says where.
+        EnvironmentFailure: there is no such file, variant, param or input.
+    """
+    if (source is None) == (text is None):
+        raise TypeError("load takes either a source or text=...")
+    if text is not None:
+        loaded = load_text(text)
+    else:
+        assert source is not None  # exactly one of the two is given
+        path = Path(source)
+        bare = path.parent == Path() and not path.suffix
+        if not path.exists() and bare:
+            found = locate(str(source))
+            if found is None:
+                raise EnvironmentFailure(
+                    f"there is no file and no bundled spec {source}",
+                    help=did_you_mean(str(source), bundled_specs()),
+                )
+            path, named = found
+            variant = variant if variant is not None else named
+        loaded = load_file(path, str(source) if not bare else None)
+    return Network(loaded, variant=variant, params=params, inputs=inputs)

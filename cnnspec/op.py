@@ -1,0 +1,344 @@
+"""The contract of an operation: its arguments are fields, its methods are the rules.
+
+A subclass of `Op` in `cnnspec.ops` is all there is to an operation. JSON Schema, docs, expansion,
+analysis and both lowerings are derived from it; nothing outside `ops` knows an op's name. Rules
+are pure, know no location (they raise `Reject`) and leave the batch axis out of every shape.
+
+    class Scale(Pointwise):
+        \"\"\"Multiplies by a fixed number.\"\"\"
+
+        factor: float = arg(Float())
+        \"\"\"The number.\"\"\"
+
+        saves = ()
+        examples = (Example({"factor": 2}, (3, 8, 8)),)
+
+        def cost(self, at: Site) -> Ops:
+            return Ops(mul=at.y.elements)
+        ...
+
+A rule that a concrete op does not have is reported by name when the registry is built.
+"""
+
+from __future__ import annotations
+
+import ast
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from inspect import cleandoc, getsource
+from itertools import pairwise
+from textwrap import dedent
+from typing import Any, ClassVar, NamedTuple, dataclass_transform
+
+from cnnspec.geometry import View, Window
+from cnnspec.lower import Node, TorchCode
+from cnnspec.slots import Slot
+from cnnspec.tensor import Tensor
+from cnnspec.weights import Buffer, Weight
+
+__all__ = [
+    "RULES",
+    "Arity",
+    "ChannelAffine",
+    "Connections",
+    "Example",
+    "LinearMap",
+    "Look",
+    "Op",
+    "Ops",
+    "Pointwise",
+    "Site",
+    "Stateless",
+    "arg",
+    "field_docs",
+    "slots_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """Exact numbers of arithmetic operations at batch 1.
+
+    `mac` is multiply-accumulates of convolution, linear, matmul and attention, and nothing else.
+    `cmp` counts comparisons and absolute values, `exp` exponentials, logarithms and roots.
+    """
+
+    mac: int = 0
+    add: int = 0
+    mul: int = 0
+    cmp: int = 0
+    div: int = 0
+    exp: int = 0
+
+    def __add__(self, other: Ops) -> Ops:
+        return Ops(
+            self.mac + other.mac,
+            self.add + other.add,
+            self.mul + other.mul,
+            self.cmp + other.cmp,
+            self.div + other.div,
+            self.exp + other.exp,
+        )
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate, one for everything else."""
+        return 2 * self.mac + self.add + self.mul + self.cmp + self.div + self.exp
+
+
+class Connections(NamedTuple):
+    """Links between units, as the lectures count them (`weights`), and those of biases, as LeCun."""
+
+    weights: int
+    biases: int = 0
+
+
+class Arity(NamedTuple):
+    """How many inputs an op takes; `most` is None where there is no limit."""
+
+    least: int
+    most: int | None
+
+    def describe(self) -> str:
+        """The number of inputs, to complete `takes ...`."""
+        if self.least == self.most:
+            return "no input" if not self.least else f"{self.least} input" + "s" * (self.least > 1)
+        if self.most is None:
+            return f"at least {self.least} input" + "s" * (self.least > 1)
+        return f"{self.least} to {self.most} inputs"
+
+
+class Site(NamedTuple):
+    """Where an op stands: the tensors that go in and come out."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def x(self) -> Tensor:
+        """The first input."""
+        return self.inputs[0]
+
+    @property
+    def y(self) -> Tensor:
+        """The first output."""
+        return self.outputs[0]
+
+
+Look = tuple[tuple[int | None, View], ...]
+"""For each axis of an input: the output axis it lies along (None if there is none), and the view."""
+
+
+class LinearMap(NamedTuple):
+    """An op that is linear up to a bias, by the names of its weights: a batch norm folds into it.
+
+    `out_axis` is the axis of the weight that runs over output channels, `groups` the number of
+    blocks in which that axis repeats (grouped transposed convolution).
+    """
+
+    weight: str
+    bias: str | None
+    out_axis: int
+    groups: int = 1
+
+
+class ChannelAffine(NamedTuple):
+    """An op that at inference is `(x - mean) / sqrt(var + eps) * scale + shift` per channel.
+
+    The first four are names of its weights and buffers; None where it has none.
+    """
+
+    mean: str
+    var: str
+    scale: str | None
+    shift: str | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A worked case: arguments as a spec writes them, input shapes without batch, and figures.
+
+    `like` arguments name an input by its position (`like: 1`). `output` and `params` are asserted
+    where given. A `smooth` of False says that outputs may not be compared at float precision (ties
+    of max pooling never matter, thresholds do).
+    """
+
+    arguments: Mapping[str, Any]
+    inputs: tuple[tuple[int, ...], ...] | tuple[int, ...]
+    output: tuple[int, ...] | None = None
+    params: int | None = None
+    note: str = ""
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of all inputs; a single shape may be written without the outer tuple."""
+        shapes = self.inputs
+        if shapes and isinstance(shapes[0], int):
+            return (shapes,)  # type: ignore[return-value]  # one flat shape
+        return shapes  # type: ignore[return-value]  # a tuple of shapes
+
+
+def arg(slot: Slot, default: Any = MISSING) -> Any:
+    """Declare a field as a YAML argument, required unless it has a default (as a spec writes it).
+
+    Ops are made by `cnnspec.ops.bind`, which puts defaults through the slot like any other value.
+    """
+    return field(default=default, metadata={"slot": slot}, kw_only=True)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(arg,))
+class Op(ABC):
+    """An operation: a frozen dataclass whose fields are its arguments.
+
+    Subclasses become dataclasses by themselves. Pass `abstract=True` for the base of a family,
+    which is no operation of its own.
+    """
+
+    name: ClassVar[str]
+    """The key in a spec: the class's name unless it sets another."""
+    abstract: ClassVar[bool] = True
+    axes: ClassVar[int] = 2
+    """Number of spatial axes: how many values a size has."""
+    arity: ClassVar[Arity] = Arity(1, 1)
+    outputs_named: ClassVar[bool] = False
+    """True if there may be several outputs, referred to as `x.0`, `x.1`."""
+    takes_unbatched: ClassVar[bool] = False
+    """True if an input may be a bare `Parameter`, which has no batch."""
+    identity_at_inference: ClassVar[bool] = False
+    """True if inference can leave the op out (dropout)."""
+    inplace_capable: ClassVar[bool] = False
+    """True if the output may take the place of the first input in memory at inference."""
+    folds: ClassVar[bool] = False
+    """True if inference folds the op into a neighbour by convention, so that it costs nothing."""
+    quantizable: ClassVar[bool] = False
+    """True if int8 inference has the op."""
+    saves: ClassVar[tuple[str, ...]]
+    """What backward keeps: any of `input`, `output`, `mask` (one byte an element), `indices`
+    (eight bytes an output element)."""
+    examples: ClassVar[tuple[Example, ...]]
+    """At least one worked case."""
+
+    def __init_subclass__(cls, *, abstract: bool = False, name: str = "") -> None:
+        cls.abstract = abstract
+        cls.name = name or cls.__name__
+        dataclass(frozen=True, eq=False, repr=False, kw_only=True)(cls)
+
+    # ------------------------------------------------------------------------------ the rules
+
+    infer: Callable[..., tuple[Tensor, ...]]
+    """`infer(inputs) -> outputs`: output tensors, or `Reject` with the field or input to blame."""
+    weights: Callable[[Site], Mapping[str, Weight]]
+    """Learned tensors by state-dict name below the entry's path; `""` is the path itself."""
+    buffers: Callable[[Site], Mapping[str, Buffer]]
+    """Stored tensors that are not learned, likewise."""
+    cost: Callable[[Site], Ops]
+    """Operations at batch 1, in inference, with no folding."""
+    connections: Callable[[Site], Connections | None]
+    """Links between units, or None for an op that has no units of its own (pooling, norms)."""
+    window: Callable[[Site, int, int], Look | None]
+    """`window(site, input, output)`: how an output looks back at an input, axis by axis of that
+    input; None if its values do not reach the output (only its size is read)."""
+    torch: Callable[[Site], TorchCode]
+    """The torch lowering, as data."""
+    onnx: Callable[[Site, int], tuple[Node, ...]]
+    """`onnx(site, opset)`: the ONNX lowering at inference, as data."""
+
+    # ------------------------------------------------------------------------ derived, optional
+
+    def linear_map(self, at: Site) -> LinearMap | None:
+        """How a batch norm behind this op folds into it, or None."""
+        return None
+
+    def channel_affine(self, at: Site) -> ChannelAffine | None:
+        """The per-channel scale and shift this op is at inference, or None."""
+        return None
+
+    def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:
+        """Rows of input that no output reads: `(axis of the input, rows, remainder)` where the
+        remainder of the division by the stride is not zero."""
+        return ()
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments in their final form, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def _key(self) -> tuple[Any, ...]:
+        return (type(self), *self.__dict__.values())
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())
+        return f"{self.name}({given})"
+
+
+RULES = (
+    "infer",
+    "weights",
+    "buffers",
+    "cost",
+    "connections",
+    "window",
+    "torch",
+    "onnx",
+    "saves",
+    "examples",
+)
+"""What every operation has to say. The registry refuses one that lacks any of them."""
+
+
+def slots_of(op: type[Op]) -> dict[str, Field[Any]]:
+    """The dataclass field of each argument, by name; its slot is `metadata["slot"]`."""
+    return {f.name: f for f in fields(op)}  # type: ignore[arg-type]  # made one by __init_subclass__
+
+
+class Stateless(Op, abstract=True):
+    """Base of ops that store nothing and have no units."""
+
+    def weights(self, at: Site) -> Mapping[str, Weight]:
+        """Nothing is learned."""
+        return {}
+
+    def buffers(self, at: Site) -> Mapping[str, Buffer]:
+        """Nothing is stored."""
+        return {}
+
+    def connections(self, at: Site) -> Connections | None:
+        """There are no units."""
+        return None
+
+
+class Pointwise(Op, abstract=True):
+    """Base of ops of one input whose every output element looks at the same place of it."""
+
+    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The shape stays."""
+        return (inputs[0],)
+
+    def window(self, at: Site, input: int, output: int) -> Look | None:
+        """Each position looks at itself."""
+        return tuple((axis, Window(1)) for axis in range(at.x.rank))
+
+
+def field_docs(op: type[Op]) -> dict[str, str]:
+    """What each argument means, by name: the docstring that follows its field in the source."""
+    found: dict[str, str] = {}
+    for owner in reversed(op.__mro__):
+        if not issubclass(owner, Op) or owner is Op:
+            continue
+        body = ast.parse(dedent(getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)  # the source of a class
+        for declared, after in pairwise(body.body):
+            match declared, after:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = cleandoc(text)
+    return {name: found.get(name, "") for name in slots_of(op)}
