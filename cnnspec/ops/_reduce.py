@@ -1,0 +1,54 @@
+"""Means and the statistics of norms as ONNX nodes, in the form each opset wants; their cost.
+
+Only what several op files need may be here; no op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnnspec.lower import Node, OnnxValue, Out, Tmp, const, node
+from cnnspec.op import Ops
+
+__all__ = ["mean_nodes", "norm_cost", "standardise_nodes"]
+
+
+def mean_nodes(
+    x: OnnxValue, axes: Sequence[int], opset: int, to: Tmp | Out, *, keepdims: bool = True
+) -> tuple[Node, ...]:
+    """ReduceMean over `axes`, which became an input with opset 18."""
+    if opset < 18:
+        return (node("ReduceMean", x, to=to, axes=list(axes), keepdims=int(keepdims)),)
+    where = const(tuple(axes), "int64")
+    return (node("ReduceMean", x, where, to=to, keepdims=int(keepdims)),)
+
+
+def standardise_nodes(
+    x: OnnxValue, axes: Sequence[int], eps: float, opset: int, to: Tmp | Out
+) -> tuple[Node, ...]:
+    """`(x - mean) / sqrt(var + eps)` with mean and (biased) variance over `axes`."""
+    mean, centred, squared = Tmp("mean"), Tmp("centred"), Tmp("squared")
+    variance, safe, deviation = Tmp("variance"), Tmp("safe"), Tmp("deviation")
+    return (
+        *mean_nodes(x, axes, opset, mean),
+        node("Sub", x, mean, to=centred),
+        node("Mul", centred, centred, to=squared),
+        *mean_nodes(squared, axes, opset, variance),
+        node("Add", variance, const(eps), to=safe),
+        node("Sqrt", safe, to=deviation),
+        node("Div", centred, deviation, to=to),
+    )
+
+
+def norm_cost(elements: int, sets: int, *, scaled: bool, shifted: bool) -> Ops:
+    """Cost of standardising `elements` in `sets` of equal statistics, then scale and shift.
+
+    Each set has a mean, a variance (each a sum and a division), an epsilon, a root and its
+    reciprocal; each element is centred, squared and multiplied by that reciprocal.
+    """
+    return Ops(
+        add=3 * elements - 2 * sets + sets + elements * shifted,
+        mul=2 * elements + elements * scaled,
+        div=3 * sets,
+        exp=sets,
+    )

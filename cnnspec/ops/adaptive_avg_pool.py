@@ -1,0 +1,150 @@
+"""Average pooling to a given size: AdaptiveAvgPool1d, 2d and 3d."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+
+from cnnspec.geometry import POINTWISE, adaptive_taps
+from cnnspec.lower import In, Node, OnnxValue, Out, Tmp, TorchCode, const, module, node
+from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
+from cnnspec.ops._reduce import mean_nodes
+from cnnspec.ops._windows import require_channels_first
+from cnnspec.slots import Size
+from cnnspec.tensor import Tensor
+
+
+class _AdaptiveAvgPool(Stateless, abstract=True):
+    """The rules that adaptive average pools of every rank share."""
+
+    output_size: tuple[int | None, ...] = arg(Size(1, nullable=True))
+    """Size of the output along each axis; null keeps the input's."""
+
+    quantizable = True
+    saves = ("input",)
+
+    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Channels stay; each axis gets the size asked for."""
+        x = inputs[0]
+        require_channels_first(self.name, self.axes, x)
+        sizes = (out or n for n, out in zip(x.shape[1:], self.output_size, strict=True))
+        return (x.with_shape(x.shape[0], *sizes),)
+
+    def window(self, at: Site, input: int, output: int) -> Look | None:
+        """Each channel looks at itself, and along each axis as adaptive pooling divides it."""
+        sizes = zip(at.x.shape[1:], at.y.shape[1:], strict=True)
+        views = (adaptive_taps(n, out) for n, out in sizes)
+        return ((0, POINTWISE), *enumerate(views, start=1))
+
+    def cost(self, at: Site) -> Ops:
+        """Each window's additions, one less than its positions, and a division for each output.
+
+        Neighbouring windows share a position at each of their boundaries that cuts through one;
+        `gcd(n, out)` of the `out` boundaries do not.
+        """
+        read = at.x.shape[0] * prod(
+            n + out - gcd(n, out) for n, out in zip(at.x.shape[1:], at.y.shape[1:], strict=True)
+        )
+        return Ops(add=read - at.y.elements, div=at.y.elements)
+
+    def torch(self, at: Site) -> TorchCode:
+        """`nn.AdaptiveAvgPool*d`."""
+        size = self.output_size
+        return module(f"nn.{self.name}", size[0] if len(set(size)) == 1 else size)
+
+    def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """GlobalAveragePool, or AveragePool along axes that divide and matrices along others.
+
+        Averaging along one axis is a product with a fixed matrix, and axes are independent.
+        """
+        if set(self.output_size) == {1}:
+            return (node("GlobalAveragePool", In(0)),)
+        axes = range(2, self.axes + 2)
+        sizes = tuple(zip(at.x.shape[1:], at.y.shape[1:], strict=True))
+        whole = tuple(axis for axis, out in zip(axes, self.output_size, strict=True) if out == 1)
+        kernel = [
+            1 if axis in whole or n % out else n // out
+            for axis, (n, out) in zip(axes, sizes, strict=True)
+        ]
+        current: OnnxValue = In(0)
+        nodes: list[Node] = []
+        if whole:
+            reduced = Tmp("reduced")
+            nodes += mean_nodes(current, whole, opset, reduced)
+            current = reduced
+        if any(extent > 1 for extent in kernel):
+            pooled = Tmp("pooled")
+            nodes.append(
+                node("AveragePool", current, to=pooled, kernel_shape=kernel, strides=kernel)
+            )
+            current = pooled
+        for axis, (n, out) in zip(axes, sizes, strict=True):
+            if n % out:
+                mixed = Tmp(f"mixed{axis}")
+                nodes += self._onnx_mix(current, axis, n, out, mixed)
+                current = mixed
+        return (*nodes, node("Identity", current, to=Out(0)))
+
+    def _onnx_mix(self, x: OnnxValue, axis: int, n: int, out: int, to: Tmp) -> tuple[Node, ...]:
+        """The axis from `n` to `out` positions by a matrix, which acts on a last axis."""
+        columns = tuple(
+            tuple(
+                1 / (stop - start) if start <= row < stop else 0.0 for start, stop in _bins(n, out)
+            )
+            for row in range(n)
+        )
+        last = self.axes + 1
+        if axis == last:
+            return (node("MatMul", x, const(columns), to=to),)
+        order = [*range(self.axes + 2)]
+        order[axis], order[last] = last, axis
+        there, product = Tmp(f"there{axis}"), Tmp(f"product{axis}")
+        return (
+            node("Transpose", x, to=there, perm=order),
+            node("MatMul", there, const(columns), to=product),
+            node("Transpose", product, to=to, perm=order),
+        )
+
+
+def _bins(n: int, out: int) -> tuple[tuple[int, int], ...]:
+    """The half-open stretch of `n` positions that each of `out` outputs averages."""
+    return tuple((i * n // out, -(-(i + 1) * n // out)) for i in range(out))
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Averages a sequence down, or up, to a given length."""
+
+    axes = 1
+    examples = (
+        Example({"output_size": 1}, (4, 9), (4, 1), 0),
+        Example({"output_size": 4}, (3, 10), (3, 4), note="windows of three that overlap"),
+    )
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Averages an image to a given size, whatever size it has.
+
+    Output `i` of `out` reads from `floor(i*n/out)` up to, not including, `ceil((i + 1)*n/out)`.
+    """
+
+    examples = (
+        Example({"output_size": 1}, (8, 7, 6), (8, 1, 1), note="global average pooling"),
+        Example({"output_size": [2, 3]}, (4, 8, 9), (4, 2, 3), note="sizes that divide"),
+        Example({"output_size": [3, 4]}, (4, 7, 10), (4, 3, 4), note="sizes that do not"),
+        Example({"output_size": [None, 5]}, (4, 6, 9), (4, 6, 5), note="null keeps the height"),
+        Example({"output_size": [1, 4]}, (4, 6, 9), (4, 1, 4)),
+        Example({"output_size": 7}, (2, 3, 7), (2, 7, 7), note="more outputs than inputs"),
+    )
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+    """Averages a volume to a given size."""
+
+    axes = 3
+    examples = (
+        Example({"output_size": 1}, (4, 3, 4, 5), (4, 1, 1, 1)),
+        Example({"output_size": [2, 3, None]}, (2, 3, 6, 4), (2, 2, 3, 4)),
+        Example({"output_size": [1, 2, 3]}, (2, 3, 5, 4), (2, 1, 2, 3)),
+    )
+
+
+__all__ = ["AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"]

@@ -1,0 +1,81 @@
+"""Slice: a stretch of one axis."""
+
+from __future__ import annotations
+
+from cnnspec.diagnostics import Reject
+from cnnspec.geometry import POINTWISE, Window
+from cnnspec.lower import In, Node, Span, TorchCode, const, index, node
+from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
+from cnnspec.ops._dim import position
+from cnnspec.slots import Int, Nullable
+from cnnspec.tensor import Tensor
+
+_TO_THE_END = 2**63 - 1
+"""ONNX's `stop` for a slice that has none."""
+
+
+class Slice(Stateless):
+    """Positions `start`, `start + step`, ... before `stop` of an axis, as Python's `x[a:b:c]`.
+
+    Negative positions count from the end; those beyond either end are cut to it. The axis stays,
+    even if it has one position left.
+    """
+
+    dim: int = arg(Int())
+    """The axis, in torch's numbering: 1 is the first after the batch, -1 the last."""
+    start: int = arg(Int(), 0)
+    """First position."""
+    stop: int | None = arg(Nullable(Int()), None)
+    """Position behind the last; null goes to the end."""
+    step: int = arg(Int(1), 1)
+    """Distance between positions."""
+
+    quantizable = True
+    saves = ()
+    examples = (
+        Example({"dim": 1, "stop": 1}, (197, 8), (1, 8), 0, "the class token"),
+        Example({"dim": 2, "start": 1, "step": 2}, (3, 7, 5), (3, 3, 5)),
+        Example({"dim": -1, "start": -3, "stop": -1}, (3, 4, 8), (3, 4, 2)),
+        Example({"dim": 1, "start": -9, "stop": 99}, (6,), (6,), note="beyond both ends"),
+    )
+
+    def _positions(self, n: int) -> range:
+        return range(*slice(self.start, self.stop, self.step).indices(n))
+
+    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """As many as the slice has."""
+        x = inputs[0]
+        axis = position(self.dim, x)
+        n = x.shape[axis]
+        kept = len(self._positions(n))
+        if not kept:
+            raise Reject(
+                "empty-slice",
+                f"nothing is left of the {n} positions along {x.roles[axis]}",
+                at="stop" if self.stop is not None else "start",
+                label=f"axis {self.dim} of {x}",
+            )
+        return (x.with_shape(*x.shape[:axis], kept, *x.shape[axis + 1 :]),)
+
+    def window(self, at: Site, input: int, output: int) -> Look | None:
+        """Along the axis, a stride and an offset."""
+        own = position(self.dim, at.x)
+        view = Window(stride=self.step, before=-self._positions(at.x.shape[own]).start)
+        return tuple((axis, view if axis == own else POINTWISE) for axis in range(at.x.rank))
+
+    def cost(self, at: Site) -> Ops:
+        """Nothing is computed."""
+        return Ops()
+
+    def torch(self, at: Site) -> TorchCode:
+        """A subscript."""
+        own = Span(self.start or None, self.stop, self.step if self.step > 1 else None)
+        before = (Span(),) * (position(self.dim, at.x) + 1)
+        return index(In(0), *before, own)
+
+    def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """Slice."""
+        stop = _TO_THE_END if self.stop is None else self.stop
+        axis = position(self.dim, at.x) + 1
+        bounds = (const((n,), "int64") for n in (self.start, stop, axis, self.step))
+        return (node("Slice", In(0), *bounds),)
