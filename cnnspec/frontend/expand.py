@@ -1,0 +1,657 @@
+"""Expansion: a document and values for its params become a shaped `Graph`.
+
+Entries are written out, loops unrolled, blocks called, and shapes inferred on the way, since
+conditions may ask for them (`when: input.channels != out`). Where an entry cannot be built its
+cause is recorded, what depends on it is passed over in silence, and expansion goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
+from cnnspec.frontend import tree
+from cnnspec.frontend.arguments import Arguments
+from cnnspec.frontend.building import GraphBuilder
+from cnnspec.frontend.document import Assertion, Block, Document, Entry, OutputDecl, located
+from cnnspec.frontend.expressions import ExpressionError, Value
+from cnnspec.frontend.names import Level, Naming, Result, check_name
+from cnnspec.frontend.place import Place, shown_loops
+from cnnspec.frontend.problems import Problems
+from cnnspec.frontend.references import Input, References
+from cnnspec.frontend.values import Env, Evaluator, Fault, OpValue, Poisoned
+from cnnspec.ir import Frame, Graph, NetworkOutput, Scope
+from cnnspec.op import Op, Site
+from cnnspec.ops import bind
+from cnnspec.source import Span
+from cnnspec.tensor import Tensor
+from cnnspec.weights import Init
+
+__all__ = ["MAX_CALLS", "Expander"]
+
+MAX_CALLS = 60
+"""Most calls of blocks within one another."""
+
+_POISON = Result((("", None),))
+
+
+class Expander:
+    """Expands one network. `inputs` are its tensors by name, in order."""
+
+    def __init__(self, document: Document, problems: Problems) -> None:
+        self.document = document
+        self.problems = problems
+        self.builder = GraphBuilder(problems)
+        self.evaluator = Evaluator(self.builder.tensor)
+        self.arguments = Arguments(self.evaluator)
+        self.references = References(self.evaluator)
+        self._calls = 0
+
+    # --------------------------------------------------------------------------- the network
+
+    def network(
+        self,
+        inputs: Mapping[str, Tensor],
+        variables: dict[str, Value],
+        metadata: Mapping[str, object],
+        name: str,
+    ) -> Graph | None:
+        """The whole graph, or None where something is wrong (it is in `problems`)."""
+        top = self.document.top
+        assert top is not None  # the caller has checked that the file is a network
+        level = Level()
+        values = {}
+        for input_name, tensor in inputs.items():
+            values[input_name] = self.builder.value(tensor)
+            level.define(input_name, Result((("", values[input_name]),)))
+        current: Result | None = None
+        if len(values) == 1:
+            current = Result((("", next(iter(values.values()))),))
+            level.define("input", current)
+        root = Scope("", name, None, {}, None, top.span, inputs=tuple(values.values()))
+        place = Place(Env(self.document, variables, level), Naming(""), root, None, top)
+        last = self._entries(top.entries, place, current)
+        outputs = self._network_outputs(top, place, last)
+        self._assert(top.assertions, place)
+        root.outputs = tuple((output.name, output.value) for output in outputs)
+        if self.problems.errors:
+            return None
+        return Graph(
+            name,
+            values,
+            tuple(self.builder.tensors),
+            tuple(self.builder.producers),
+            tuple(self.builder.nodes),
+            outputs,
+            root,
+            metadata,
+        )
+
+    def _network_outputs(
+        self, top: Block, place: Place, last: Result | None
+    ) -> tuple[NetworkOutput, ...]:
+        found: list[NetworkOutput] = []
+        if not top.outputs:
+            if last is None:
+                if not top.broken:
+                    self.problems.add(
+                        error("no-output", "the network has no entry", top.span.part(0, 1))
+                    )
+                return ()
+            for name, value in last.values:
+                if value is not None:
+                    found.append(NetworkOutput(name or "output", value))
+            return tuple(found)
+        for declared, value in self._outputs(top.outputs, place):
+            name = self.evaluator.text(declared.name.scalar, place.env)
+            if any(output.name == name for output in found):
+                self.problems.add(
+                    error("duplicate-name", f"there are two outputs `{name}`", declared.name.span)
+                )
+            elif value is not None:
+                found.append(NetworkOutput(name, value, declared.training, declared.weight))
+        if found and all(output.training for output in found):
+            self.problems.add(
+                error("no-output", "all outputs are for training only", top.outputs[0].name.span)
+            )
+        return tuple(found)
+
+    def _outputs(
+        self, declared: Sequence[OutputDecl], place: Place
+    ) -> Iterator[tuple[OutputDecl, int | None]]:
+        for output in declared:
+            try:
+                piece = output.reference[0]
+                text = self.evaluator.template(output.reference, place.env)
+                yield (
+                    output,
+                    self.references.single(
+                        self.references.find(text, piece.span, place), text, piece.span
+                    ),
+                )
+            except Fault as fault:
+                self._record(fault, place)
+                yield output, None
+            except Poisoned:
+                yield output, None
+
+    def _assert(self, assertions: Sequence[Assertion], place: Place) -> None:
+        for assertion in assertions:
+            try:
+                if self.evaluator.expression(assertion.that, place.env):
+                    continue
+                piece = assertion.that[0]
+                message = f"`{piece.text}` does not hold"
+                if assertion.message:
+                    message = self.evaluator.template(assertion.message, place.env)
+                raise Fault(error("assertion-failed", message, piece.span))
+            except Fault as fault:
+                self._record(fault, place)
+            except Poisoned:
+                continue
+
+    # ------------------------------------------------------------------------------- entries
+
+    def _entries(
+        self, entries: Sequence[Entry], place: Place, current: Result | None
+    ) -> Result | None:
+        for entry in entries:
+            current = self._entry(entry, place, current)
+        return current
+
+    def _entry(
+        self,
+        entry: Entry,
+        place: Place,
+        current: Result | None,
+        collect: list[Result] | None = None,
+    ) -> Result | None:
+        """Build an entry, all its turns; the result is the tensor the next entry follows.
+
+        With `collect`, each turn reads the same tensor and adds its result there.
+        """
+        try:
+            if entry.broken:
+                return self._poison(entry, place)
+            if entry.loops:
+                return self._loop(entry, place, current, collect)
+            result = self._turn(entry, place, current)
+        except Fault as fault:
+            self._record(fault, place)
+            result = self._poison(entry, place)
+        except Poisoned:
+            result = self._poison(entry, place)
+        if collect is not None:
+            collect.append(result)
+        return result
+
+    def _poison(self, entry: Entry, place: Place) -> Result:
+        """Mark what an entry would have given as known to be missing."""
+        if entry.name is not None:
+            if entry.name[1].is_literal:
+                place.level.define(entry.name[1].text, _POISON)
+            else:
+                with suppress(Fault, Poisoned):
+                    place.level.define(self.evaluator.template(entry.name, place.env), _POISON)
+        place.naming.take(None)
+        return _POISON
+
+    def _record(self, fault: Fault, place: Place) -> None:
+        self.problems.add(fault.diagnostic.noted(*place.origin()))
+
+    def _loop(
+        self,
+        entry: Entry,
+        place: Place,
+        current: Result | None,
+        collect: list[Result] | None,
+    ) -> Result | None:
+        turns = self._turns_of(entry, place)
+        named = entry.name is not None and entry.name[1].is_literal
+        if not turns:
+            result = self._stand_in(entry, place, current)
+            return result if entry.source is None else current
+        first = len(self.builder.nodes)
+        if not named:
+            for bindings in turns:
+                turn = self._single_turn(entry, place.turn(bindings), current, collect)
+                current = turn if collect is None else current
+            return current
+        local, inner = self._open(entry, place, "Sequential", None, {})
+        anonymous = replace(entry, name=None)
+        last: Result | None = None
+        source = current
+        for bindings in turns:
+            last = self._single_turn(anonymous, inner.turn(bindings), source, collect)
+            source = last if collect is None else source
+        assert last is not None  # there is at least one turn
+        self._close(inner.scope, current, last)
+        result = Result(last.values, inner.level, (first, len(self.builder.nodes)))
+        place.level.define(local, result)
+        return result
+
+    def _turns_of(self, entry: Entry, place: Place) -> Sequence[dict[str, Value]]:
+        if entry.repeat is not None:
+            count = self.evaluator.expression(entry.repeat, place.env)
+            piece = entry.repeat[0]
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise Fault(
+                    error(
+                        "repeat-count",
+                        "`repeat` must be an integer of at least 0",
+                        piece.span,
+                    )
+                )
+            self.builder.charge(count, piece.span)
+            return [{}] * count
+        assert entry.loop is not None  # the caller knows that the entry loops
+        piece, loop = entry.loop
+        try:
+            turns = loop.turns(self.evaluator.lookup(place.env), names=place.env.variables)
+        except ExpressionError as failure:
+            raise Fault(located(failure, piece)) from None
+        self.builder.charge(len(turns), piece.span)
+        return turns
+
+    def _single_turn(
+        self,
+        entry: Entry,
+        place: Place,
+        current: Result | None,
+        collect: list[Result] | None,
+    ) -> Result:
+        try:
+            result = self._turn(entry, place, current)
+        except Fault as fault:
+            self._record(fault, place)
+            result = self._poison(entry, place)
+        except Poisoned:
+            result = self._poison(entry, place)
+        if collect is not None:
+            collect.append(result)
+        return result
+
+    def _turn(self, entry: Entry, place: Place, current: Result | None) -> Result:
+        """Build an entry once."""
+        if entry.when is not None and not self.evaluator.expression(entry.when, place.env):
+            return self._stand_in(entry, place, current)
+        first = len(self.builder.nodes)
+        if entry.kind == "sequential":
+            result = self._sequential(entry, place, current)
+        elif entry.kind == "join":
+            result = self._join(entry, place, current)
+        else:
+            operation = self._operation(entry, place)
+            if operation is None:
+                return self._stand_in(entry, place, current)
+            if operation.op is not None:
+                result = self._op(entry, operation, place, current)
+            else:
+                result = self._call(entry, operation, place, current)
+        if entry.share is not None:
+            self._share(entry, place, range(first, len(self.builder.nodes)))
+        return result
+
+    def _operation(self, entry: Entry, place: Place) -> OpValue | None:
+        if entry.slot is not None:
+            return self.evaluator.computed_operation(entry.slot, place.env)
+        return OpValue(entry.op, entry.call)
+
+    def _stand_in(self, entry: Entry, place: Place, current: Result | None) -> Result:
+        """An entry that is not built: its name and each of its outputs stand for its input."""
+        given = current
+        if isinstance(entry.source, tree.Scalar):
+            text = self.evaluator.text(entry.source, place.env)
+            value = self.references.single(
+                self.references.find(text, entry.source.span, place), text, entry.source.span
+            )
+            given = Result((("", value),))
+        if given is None:
+            raise Fault(
+                error(
+                    "no-input",
+                    "the entry is not built, and there is nothing for it to stand for",
+                    entry.key.span,
+                )
+            )
+        result = replace(given, level=None, stand_in=given.single)
+        if entry.name is not None:
+            place.level.define(self.evaluator.template(entry.name, place.env), result)
+        if entry.call is not None and (entry.inline or entry.call[1].inline):
+            for output in entry.call[1].outputs:
+                place.level.define(output.name.text, result)
+        return result
+
+    # ----------------------------------------------------------------------------------- ops
+
+    def _op(self, entry: Entry, operation: OpValue, place: Place, current: Result | None) -> Result:
+        op_type = operation.op
+        assert op_type is not None  # the caller has looked
+        inputs: list[Input] = []
+        if op_type.arity.most != 0:
+            inputs = self.references.inputs(entry, place, current)
+        elif entry.source is not None:
+            raise Fault(error("input-count", f"`{op_type.name}` takes no input", entry.source.span))
+
+        own = len(inputs)
+
+        def read(node: tree.Node, env: Env) -> int:
+            inputs.append((self.references.read(node, replace(place, env=env)), node.span))
+            return len(inputs) - 1
+
+        op, places = self.arguments.op(op_type, entry, operation, place.env, read)
+        return self._build(entry, op, inputs, places, place, own)
+
+    def _build(
+        self,
+        entry: Entry,
+        op: Op,
+        inputs: Sequence[Input],
+        places: Mapping[str, Span],
+        place: Place,
+        own: int,
+    ) -> Result:
+        """Infer, name and add one node. Inputs after the first `own` are those its arguments name."""
+        tensors = tuple([self.builder.tensor(value) for value, _ in inputs])
+        self._check_inputs(entry, op, inputs, tensors, own)
+        try:
+            outputs = self.builder.infer(op, tensors)
+        except Reject as reject:
+            span: Span | None = None
+            if isinstance(reject.at, str):
+                span = places.get(reject.at)
+            elif reject.at is not None and reject.at < len(inputs):
+                span = inputs[reject.at][1]
+            raise Fault(reject.located(span or entry.key.span)) from None
+        self.builder.charge(1, entry.key.span)
+        init = self._init(entry, op, Site(tensors, outputs), place)
+        name = self._name(entry, place)
+        local = place.naming.take(name)
+        node = self.builder.add(
+            op,
+            tuple([value for value, _ in inputs]),
+            outputs,
+            path=self._path(local, entry, place),
+            span=entry.span,
+            frame=place.frame,
+            scope=place.scope,
+            named=name is not None,
+            init=init,
+            allow=entry.allow,
+        )
+        names = [str(n) for n in range(len(outputs))] if op.outputs_named else [""]
+        result = Result(
+            tuple(zip(names, node.outputs, strict=True)), nodes=(node.index, node.index + 1)
+        )
+        place.level.define(local, result)
+        return result
+
+    def _check_inputs(
+        self,
+        entry: Entry,
+        op: Op,
+        inputs: Sequence[Input],
+        tensors: Sequence[Tensor],
+        own: int,
+    ) -> None:
+        least, most = op.arity
+        if own < least or (most is not None and own > most):
+            raise Fault(
+                error(
+                    "input-count",
+                    f"`{op.name}` takes {op.arity.describe()}, here it has {own}",
+                    entry.source.span if entry.source else entry.key.span,
+                )
+            )
+        if op.takes_unbatched:
+            return
+        for tensor, (_, span) in zip(tensors, inputs, strict=True):
+            if not tensor.batched:
+                raise Fault(
+                    error(
+                        "parameter-input",
+                        f"`{op.name}` cannot read a `Parameter`, which has no batch",
+                        span or entry.key.span,
+                        help="join it with a tensor first",
+                    )
+                )
+
+    def _init(self, entry: Entry, op: Op, site: Site, place: Place) -> tuple[tuple[str, Init], ...]:
+        """Initialisers of the file for this op, then the entry's own."""
+        for_op = place.env.document.init.get(op.name, ())
+        if not entry.init and not for_op:
+            return ()
+        weights = op.weights(site)
+        chosen = {key.text: init for key, init in for_op if key.text in weights}
+        for key, init in entry.init:
+            if key.text not in weights:
+                raise Fault(
+                    error(
+                        "unknown-weight",
+                        f"`{op.name}` has no weight `{key.text}` here",
+                        key.span,
+                        help=did_you_mean(key.text, weights)
+                        or (f"its weights are {', '.join(weights)}" if weights else ""),
+                    )
+                )
+            chosen[key.text] = init
+        return tuple(chosen.items())
+
+    # --------------------------------------------------------------------------------- names
+
+    def _name(self, entry: Entry, place: Place) -> str | None:
+        if entry.name is None:
+            return None
+        name = self.evaluator.template(entry.name, place.env)
+        piece = entry.name[0]
+        try:
+            check_name(name)
+        except Reject as reject:
+            raise Fault(reject.located(piece.span)) from None
+        if place.scope.parent is None and any(
+            declared.name.text == name for declared in self.document.inputs
+        ):
+            raise Fault(error("duplicate-name", f"`{name}` is an input", piece.span))
+        return name
+
+    def _path(self, local: str, entry: Entry, place: Place) -> str:
+        path = place.naming.path(local)
+        self.builder.claim(path, entry.name[0].span if entry.name else entry.key.span)
+        return path
+
+    # -------------------------------------------------------------------------------- scopes
+
+    def _open(
+        self,
+        entry: Entry,
+        place: Place,
+        kind: str,
+        definition: tuple[str, str] | None,
+        arguments: Mapping[str, Value],
+        level: Level | None = None,
+    ) -> tuple[str, Place]:
+        """A new scope for an entry, and the place inside it."""
+        name = self._name(entry, place)
+        local = place.naming.take(name)
+        path = self._path(local, entry, place)
+        scope = Scope(
+            path, kind, definition, arguments, place.scope, entry.key.span, named=name is not None
+        )
+        place.scope.members.append(scope)
+        inner = level if level is not None else Level(place.level)
+        return local, Place(place.env.inside(inner), Naming(path), scope, place.frame, place.block)
+
+    def _close(self, scope: Scope, given: Result | None, result: Result) -> None:
+        if given is not None:
+            scope.inputs = tuple(v for _, v in given.values if v is not None)
+        scope.outputs = tuple((name, v) for name, v in result.values if v is not None)
+
+    def _sequential(self, entry: Entry, place: Place, current: Result | None) -> Result:
+        given = current
+        if entry.source is not None:
+            inputs = self.references.inputs(entry, place, current)
+            if len(inputs) != 1:
+                raise Fault(
+                    error(
+                        "input-count",
+                        f"`Sequential` takes 1 input, here it has {len(inputs)}",
+                        entry.source.span,
+                    )
+                )
+            given = Result((("", inputs[0][0]),))
+        if entry.inline and entry.name is None:
+            last = self._entries(entry.entries, place, given)
+            if last is None:
+                raise Fault(self._nothing(entry))
+            return last
+        first = len(self.builder.nodes)
+        local, inner = self._open(entry, place, "Sequential", None, {})
+        last = self._entries(entry.entries, inner, given)
+        if last is None:
+            raise Fault(self._nothing(entry))
+        self._close(inner.scope, given, last)
+        result = Result(last.values, inner.level, (first, len(self.builder.nodes)))
+        place.level.define(local, result)
+        return result
+
+    def _nothing(self, entry: Entry) -> Diagnostic:
+        return error("no-input", "the group is empty and has no input to stand for", entry.key.span)
+
+    # --------------------------------------------------------------------------------- joins
+
+    def _join(self, entry: Entry, place: Place, current: Result | None) -> Result:
+        base = current
+        if entry.source is not None:
+            base = Result((("", self.references.inputs(entry, place, current)[0][0]),))
+        inputs: list[Input] = []
+        failed = False
+        for branch in entry.branches:
+            try:
+                if branch.reference is not None:
+                    piece, _ = branch.reference
+                    text = self.evaluator.template(branch.reference, place.env)
+                    found = self.references.find(text, piece.span, place)
+                    inputs.append((self.references.single(found, text, piece.span), piece.span))
+                    continue
+                results: list[Result] = []
+                if branch.entry is None:
+                    results.append(self._base(entry, base))
+                else:
+                    self._entry(branch.entry, place, base, results)
+                for result in results:
+                    if not result.single and not result.poisoned:
+                        raise Fault(
+                            error(
+                                "several-outputs",
+                                "the branch has several outputs: "
+                                + ", ".join(name for name, _ in result.values),
+                                branch.span,
+                            )
+                        )
+                    inputs.append((self.references.single(result, "", branch.span), branch.span))
+            except Fault as fault:
+                self._record(fault, place)
+                failed = True
+            except Poisoned:
+                failed = True
+        if failed:
+            raise Poisoned
+        assert entry.op is not None  # a join is an op
+        return self._build(entry, bind(entry.op, {}), inputs, {}, place, len(inputs))
+
+    def _base(self, entry: Entry, base: Result | None) -> Result:
+        if base is None:
+            raise Fault(
+                error(
+                    "no-input",
+                    "an empty branch stands for the current tensor, and there is none",
+                    entry.key.span,
+                )
+            )
+        return base
+
+    # --------------------------------------------------------------------------------- calls
+
+    def _call(
+        self, entry: Entry, operation: OpValue, place: Place, current: Result | None
+    ) -> Result:
+        assert operation.block is not None  # the caller has looked
+        document, block = operation.block
+        if block.broken:
+            raise Poisoned
+        if self._calls >= MAX_CALLS:
+            raise Fault(self._endless(block, entry, place))
+        given = self.references.block_inputs(entry, block, place, current)
+        inline = (entry.inline or block.inline) and entry.name is None
+        level = Level(outer=place.level if inline else None)
+        for name, value in given.items():
+            level.entries[name] = Result((("", value),))
+        env = Env(document, {}, level)
+        self.arguments.block(block, entry, operation, place.env, env)
+        definition = (document.source.name, block.name)
+        frame = Frame(entry.key.text, entry.key.span, shown_loops(place.env.loops), place.frame)
+        first = len(self.builder.nodes)
+        if inline:
+            local = ""
+            inner = Place(env, place.naming, place.scope, frame, block)
+        else:
+            local, opened = self._open(
+                entry, place, entry.key.text, definition, env.variables, level
+            )
+            inner = replace(opened, env=env, frame=frame, block=block)
+        start = Result((("", next(iter(given.values()))),)) if not block.inputs else None
+        self._calls += 1
+        try:
+            last = self._entries(block.entries, inner, start)
+        finally:
+            self._calls -= 1
+        self._assert(block.assertions, inner)
+        if block.outputs:
+            values = tuple(
+                (self.evaluator.text(declared.name.scalar, env), value)
+                for declared, value in self._outputs(block.outputs, inner)
+            )
+            if len(values) == 1:
+                values = (("", values[0][1]),)
+            last = Result(values)
+        if last is None:
+            raise Fault(self._nothing(entry))
+        result = Result(last.values, None, (first, len(self.builder.nodes)))
+        if inline:
+            for name, value in result.values:
+                if name:
+                    place.level.define(name, Result((("", value),)))
+            return result
+        inner.scope.inputs = tuple(given.values())
+        inner.scope.outputs = tuple((name, v) for name, v in result.values if v is not None)
+        place.level.define(local, result)
+        return result
+
+    def _endless(self, block: Block, entry: Entry, place: Place) -> Diagnostic:
+        names = [step.block for step in place.frame.chain()] if place.frame else []
+        cycle = (
+            " -> ".join(reversed([entry.key.text, *names[: names.index(block.name) + 1]]))
+            if (block.name in names)
+            else block.name
+        )
+        return error(
+            "block-cycle",
+            f"blocks call each other {MAX_CALLS} levels deep: {cycle}",
+            entry.key.span,
+            help="a block that calls itself needs a `when` that ends it",
+        )
+
+    def _share(self, entry: Entry, place: Place, built: range) -> None:
+        """Let what was just built use the weights of the entry that `share` names."""
+        assert entry.share is not None  # the caller has looked
+        piece = entry.share[0]
+        text = self.evaluator.template(entry.share, place.env)
+        owner = self.references.find(text, piece.span, place)
+        if owner.poisoned:
+            raise Poisoned
+        try:
+            self.builder.share(built, range(*owner.nodes), text)
+        except Reject as reject:
+            raise Fault(reject.located(piece.span)) from None

@@ -1,0 +1,495 @@
+"""From a path, a bundled name or text to a `Document`, and from a document to a `Graph`.
+
+The only part of the frontend that reads files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from cnnspec.diagnostics import (
+    Diagnostic,
+    EnvironmentFailure,
+    Note,
+    Reject,
+    SpecError,
+    did_you_mean,
+    error,
+)
+from cnnspec.frontend import tree
+from cnnspec.frontend.document import Dimension, Document, Variant, located
+from cnnspec.frontend.expand import Expander
+from cnnspec.frontend.expressions import ExpressionError, Value, evaluate
+from cnnspec.frontend.names import Level
+from cnnspec.frontend.param_types import PARAM_SLOTS
+from cnnspec.frontend.parsing import parse_document
+from cnnspec.frontend.problems import Problems
+from cnnspec.frontend.reader import read, read_bytes
+from cnnspec.frontend.values import Env, Fault, Poisoned
+from cnnspec.ir import Graph
+from cnnspec.slots import LARGEST_INT
+from cnnspec.source import Source, Span
+from cnnspec.tensor import Tensor, default_roles
+
+__all__ = [
+    "Loaded",
+    "bundled_names",
+    "bundled_specs",
+    "expand",
+    "load_file",
+    "load_text",
+    "locate",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A document without errors, and the warnings about its text."""
+
+    document: Document
+    warnings: tuple[Diagnostic, ...]
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def bundled_specs() -> dict[str, Path]:
+    """The specs that come with cnnspec, by file name without ending.
+
+    They lie in the package of a wheel, and in `specs/` of a checkout.
+    """
+    for folder in (Path(str(files("cnnspec"))) / "specs", Path(__file__).parents[2] / "specs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def bundled_names() -> Iterator[tuple[str, Path, str | None]]:
+    """Every name a bundled network has: `(name, file, variant)`, the variant None for the file's own.
+
+    Files' own names come first, so that they win over a variant of another file.
+    """
+    documents = [(path, _bundled(path)) for path in bundled_specs().values()]
+    for path, document in documents:
+        if document.runnable:
+            yield path.stem, path, None
+            if document.name != path.stem:
+                yield document.name, path, None
+    for path, document in documents:
+        for variant in document.variants:
+            yield variant, path, variant
+
+
+def _bundled(path: Path) -> Document:
+    return load_file(path).document
+
+
+def locate(name: str) -> tuple[Path, str | None] | None:
+    """The file, and the variant in it, that a bare name such as `vgg16` stands for, or None."""
+    specs = bundled_specs()
+    if name in specs:
+        return specs[name], None
+    for path in specs.values():
+        if name not in path.read_text(encoding="utf-8"):
+            continue
+        document = _bundled(path)
+        if name == document.name:
+            return path, None
+        if name in document.variants:
+            return path, name
+    return None
+
+
+def load_file(path: Path, name: str | None = None) -> Loaded:
+    """Read, parse and check a spec file. `name` is how messages call it.
+
+    Raises:
+        EnvironmentFailure: the file cannot be read.
+        SpecError: it is no spec.
+    """
+    name = name or str(path)
+    return _load(_read_file(path, name), path)
+
+
+def load_text(text: str | bytes, name: str = "<text>") -> Loaded:
+    """Parse and check the text of a spec, which has no folder to import from.
+
+    Raises:
+        SpecError: it is no spec.
+    """
+    source = read_bytes(name, text.encode() if isinstance(text, str) else text)
+    return _load(source, None)
+
+
+def _read_file(path: Path, name: str) -> Source:
+    try:
+        if path.is_dir():
+            raise EnvironmentFailure(f"{name} is a directory", help="name a spec in it")
+        return read_bytes(name, path.read_bytes())
+    except FileNotFoundError:
+        near = did_you_mean(path.stem, bundled_specs()) if path.parent == Path() else ""
+        raise EnvironmentFailure(f"there is no file {name}", help=near) from None
+    except OSError as failure:
+        reason = (failure.strerror or "it cannot be read").lower()
+        raise EnvironmentFailure(f"{name} cannot be read: {reason}") from None
+    except ValueError:
+        raise EnvironmentFailure("the path has a character no path can have") from None
+
+
+def _load(source: Source, path: Path | None) -> Loaded:
+    problems = Problems()
+    document = _Loader(problems, path).document(source, path, ())
+    problems.stop()
+    return Loaded(document, problems.warnings)
+
+
+class _Loader:
+    """Loads a file and those it imports, each once."""
+
+    def __init__(self, problems: Problems, root: Path | None) -> None:
+        self.problems = problems
+        self.folder = root.resolve().parent if root else None
+        self.loaded: dict[Path, Document] = {}
+
+    def document(
+        self, source: Source, path: Path | None, chain: tuple[tuple[Path, str], ...]
+    ) -> Document:
+        document = Document(source)
+        if path is not None:
+            chain = (*chain, (path.resolve(), source.name))
+            self.loaded[path.resolve()] = document
+        problems = self.problems if len(chain) <= 1 else Problems()
+        try:
+            root = read(source)
+            parse_document(root, document, problems, lambda node: self._import(node, path, chain))
+        except SpecError as failure:
+            for diagnostic in failure.diagnostics:
+                self.problems.add(diagnostic)
+        if problems is not self.problems:
+            for diagnostic in problems.errors:
+                self.problems.add(diagnostic)
+        return document
+
+    def _import(
+        self, node: tree.Scalar, path: Path | None, chain: tuple[tuple[Path, str], ...]
+    ) -> Document | None:
+        if path is None or self.folder is None:
+            return self._refuse(
+                "import-no-folder",
+                "this spec is no file, so there is no folder to import from",
+                node,
+            )
+        try:
+            target = (path.parent / node.text).resolve()
+        except (OSError, ValueError):
+            return self._refuse("import-not-found", "this is no path", node)
+        if not target.is_relative_to(self.folder):
+            return self._refuse(
+                "import-outside",
+                f"`{node.text}` lies outside the folder of the spec",
+                node,
+                help="an import stays inside the folder of the file that cnnspec was given",
+            )
+        if any(target == known for known, _ in chain):
+            names = [name for _, name in chain]
+            cycle = " -> ".join([*names, node.text])
+            return self._refuse("import-cycle", f"the imports go round in a circle: {cycle}", node)
+        if target in self.loaded:
+            return self.loaded[target]
+        shown = _shown(target, path, chain[-1][1])
+        try:
+            source = _read_file(target, shown)
+        except EnvironmentFailure as failure:
+            return self._refuse("import-not-found", failure.message, node)
+        except SpecError as failure:
+            for diagnostic in failure.diagnostics:
+                self.problems.add(diagnostic)
+            return None
+        return self.document(source, target, chain)
+
+    def _refuse(self, code: str, message: str, node: tree.Scalar, help: str = "") -> None:
+        self.problems.add(error(code, message, node.span, help=help))
+
+
+def _shown(target: Path, importer: Path, importer_name: str) -> str:
+    """How messages call an imported file: relative to where its importer's name starts."""
+    try:
+        relative = target.relative_to(importer.resolve().parent)
+    except ValueError:
+        return str(target)
+    return str(Path(importer_name).parent / relative)
+
+
+# ------------------------------------------------------------------------------------ expansion
+
+
+def expand(
+    loaded: Loaded,
+    *,
+    variant: str | None = None,
+    params: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
+) -> Graph:
+    """The network of a document. `params` and `inputs` win over the variant and the file.
+
+    `params` values are Python values, or `tree` nodes as the command line reads them. `inputs`
+    gives shapes by input name, or sizes by symbol.
+
+    Raises:
+        EnvironmentFailure: a variant, param or input that the spec does not have.
+        SpecError: the network cannot be built.
+    """
+    document = loaded.document
+    if document.top is None:
+        raise SpecError(
+            [
+                error(
+                    "not-a-network",
+                    "this file only has blocks for others to import",
+                    Span(document.source, 1, 1, 1, 1),
+                )
+            ]
+        )
+    chosen = _variant(document, variant)
+    problems = Problems()
+    expander = Expander(document, problems)
+    variables = _params(expander, document, chosen, params or {}, problems)
+    problems.stop()
+    tensors, symbols = _inputs(expander, document, variables, inputs or {}, problems)
+    problems.stop()
+    for name, size in symbols.items():
+        variables.setdefault(name, size)
+    name = chosen.name.text if chosen else document.name
+    graph = expander.network(tensors, variables, _metadata(document, chosen, params), name)
+    problems.stop()
+    assert graph is not None  # there were no errors
+    return graph
+
+
+def _metadata(
+    document: Document, variant: Variant | None, params: Mapping[str, object] | None
+) -> dict[str, object]:
+    text = document.source.text
+    return {
+        "spec": text,
+        "spec_name": document.source.name,
+        "spec_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "variant": variant.name.text if variant else None,
+        "params": {name: str(value) for name, value in (params or {}).items()},
+        "description": document.description,
+        "preprocess": document.preprocess,
+        "labels": document.labels,
+    }
+
+
+def _variant(document: Document, name: str | None) -> Variant | None:
+    if name is None or name == document.name:
+        return None
+    seen = {name}
+    variant = document.variants.get(name)
+    while variant is not None and variant.alias is not None:
+        target = variant.alias.text
+        if target == document.name:
+            return None
+        if target in seen:
+            raise SpecError(
+                [error("alias-cycle", f"`{name}` is an alias of itself", variant.alias.span)]
+            )
+        seen.add(target)
+        variant = document.variants.get(target)
+    if variant is None:
+        names = (document.name, *document.variants)
+        raise EnvironmentFailure(
+            f"{document.source.name} has no variant {name}",
+            help=did_you_mean(name, names)
+            or (f"its variants are {', '.join(names)}" if document.variants else "it has none"),
+        )
+    return variant
+
+
+def _params(
+    expander: Expander,
+    document: Document,
+    variant: Variant | None,
+    given: Mapping[str, object],
+    problems: Problems,
+) -> dict[str, Value]:
+    assert document.top is not None  # checked by `expand`
+    known = [param.name.text for param in document.top.params]
+    for name in given:
+        if name not in known:
+            raise EnvironmentFailure(
+                f"{document.source.name} has no param {name}",
+                help=did_you_mean(name, known)
+                or (f"its params are {', '.join(known)}" if known else "it has none"),
+            )
+    chosen = {key.text: node for key, node in variant.values} if variant else {}
+    variables: dict[str, Value] = {}
+    env = Env(document, variables, Level())
+    for param in document.top.params:
+        name = param.name.text
+        try:
+            if name in given:
+                variables[name] = _given(expander, param.type, name, given[name], env)
+            elif name in chosen:
+                node = chosen[name]
+                variables[name] = expander.evaluator.param(
+                    param.type, node, name, env, literal=True
+                )
+            elif param.required:
+                raise Fault(
+                    error(
+                        "missing-param",
+                        f"param `{name}` has no value",
+                        param.name.span,
+                        help=f"give one with `--set {name}=...`, or a default in the spec",
+                    )
+                )
+            else:
+                variables[name] = expander.arguments.default(param, env)
+        except Fault as fault:
+            problems.add(fault.diagnostic)
+        except Poisoned:
+            continue
+    return variables
+
+
+def _given(expander: Expander, type: str, name: str, value: object, env: Env) -> Value:
+    """A param's value from outside: a node of the command line, or a Python value."""
+    if isinstance(value, (tree.Scalar, tree.Sequence, tree.Mapping)):
+        return expander.evaluator.param(type, value, name, env, literal=True)
+    try:
+        if type == "op":
+            found = None
+            if value is not None:
+                found = expander.evaluator.operation_named(str(value), env.document)
+                if found is None:
+                    raise Reject("unknown-operation", f"there is no operation or block `{value}`")
+            return found
+        return PARAM_SLOTS[type].accept(value, 1)
+    except Reject as reject:
+        raise EnvironmentFailure(f"param {name} {reject.message}", help=reject.help) from None
+
+
+def _inputs(
+    expander: Expander,
+    document: Document,
+    variables: dict[str, Value],
+    given: Mapping[str, object],
+    problems: Problems,
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    names = [declared.name.text for declared in document.inputs]
+    symbols_known = {
+        d.symbol for declared in document.inputs for d in declared.dimensions if d.symbol
+    }
+    for name in given:
+        if name not in names and name not in symbols_known:
+            raise EnvironmentFailure(
+                f"{document.source.name} has no input or symbol {name}",
+                help=did_you_mean(name, (*names, *symbols_known))
+                or f"its inputs are {', '.join(names)}",
+            )
+    symbols: dict[str, int] = {
+        name: _size(given[name], name) for name in given if name not in names
+    }
+    set_by: dict[str, str] = {}
+    for declared in document.inputs:
+        sizes = given.get(declared.name.text)
+        if sizes is None:
+            continue
+        shape = _shape(sizes, declared.name.text, len(declared.dimensions))
+        for dimension, size in zip(declared.dimensions, shape, strict=True):
+            if dimension.symbol is None:
+                continue
+            if symbols.setdefault(dimension.symbol, size) != size:
+                other = set_by.get(dimension.symbol, dimension.symbol)
+                raise EnvironmentFailure(
+                    f"{dimension.symbol} is {symbols[dimension.symbol]} by {other} "
+                    f"and {size} by {declared.name.text}"
+                )
+            set_by[dimension.symbol] = declared.name.text
+    places: dict[str, Span] = {}
+    tensors: dict[str, Tensor] = {}
+    env = Env(document, variables, Level())
+    for declared in document.inputs:
+        override = given.get(declared.name.text)
+        try:
+            shape = tuple(
+                _dimension(expander, env, dimension, symbols, places)
+                for dimension in declared.dimensions
+            )
+        except Fault as fault:
+            problems.add(fault.diagnostic)
+            continue
+        if override is not None:
+            shape = _shape(override, declared.name.text, len(shape))
+        roles = default_roles(len(shape))
+        assert roles is not None  # parsing allows 1 to 4 sizes
+        tensors[declared.name.text] = Tensor(shape, roles)
+    return tensors, symbols
+
+
+def _dimension(
+    expander: Expander,
+    env: Env,
+    dimension: Dimension,
+    symbols: dict[str, int],
+    places: dict[str, Span],
+) -> int:
+    piece, symbol, expression = dimension.piece, dimension.symbol, dimension.expression
+    if symbol is not None and symbol in symbols and (expression is None or symbol not in places):
+        return symbols[symbol]
+    if expression is None:
+        raise Fault(
+            error(
+                "symbol-no-size",
+                f"`{symbol}` has no size",
+                piece.span,
+                help=f"give it a default: `{symbol} = 224`",
+            )
+        )
+    try:
+        value = evaluate(expression, expander.evaluator.lookup(env), names=env.variables)
+    except ExpressionError as failure:
+        raise Fault(located(failure, piece)) from None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_INT:
+        shown = value if isinstance(value, (int, float)) and len(str(value)) < 24 else "this"
+        raise Fault(
+            error("input-size", f"a size must be an integer of at least 1, not {shown}", piece.span)
+        )
+    if symbol is not None:
+        known = symbols.setdefault(symbol, value)
+        first = places.setdefault(symbol, piece.span)
+        if known != value:
+            raise Fault(
+                error(
+                    "symbol-conflict",
+                    f"`{symbol}` is {value} here and {known} elsewhere",
+                    piece.span,
+                    notes=[Note(f"`{symbol}` is {known} here", first)],
+                )
+            )
+    return value
+
+
+def _size(value: object, name: str) -> int:
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_INT:
+        raise EnvironmentFailure(f"{name} must be an integer of at least 1, not {value}")
+    return value
+
+
+def _shape(value: object, name: str, rank: int) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise EnvironmentFailure(f"input {name} needs {rank} sizes, not {value}")
+    if len(value) != rank:
+        raise EnvironmentFailure(
+            f"input {name} has {rank} sizes, {len(value)} are given",
+            help="the batch is not written",
+        )
+    return tuple(_size(size, f"a size of input {name}") for size in value)

@@ -1,0 +1,259 @@
+"""Pieces of the tree to expressions, templates and literals, with every mistake recorded.
+
+What names a piece may use is known from the text alone (scopes are lexical), so that a block
+nobody calls is checked like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from cnnspec.diagnostics import Reject, SpecError, did_you_mean, error
+from cnnspec.frontend import tree
+from cnnspec.frontend.document import Piece, located
+from cnnspec.frontend.expressions import (
+    Expression,
+    ExpressionError,
+    Loop,
+    Template,
+    parse,
+    parse_targets,
+    parse_template,
+)
+from cnnspec.frontend.problems import Problems
+from cnnspec.slots import Slot
+
+__all__ = ["Names", "Reader", "StaticScope"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Tensor names of a block as written: whole ones, and patterns of those with templates."""
+
+    whole: frozenset[str]
+    patterns: tuple[re.Pattern[str], ...]
+
+    @classmethod
+    def of(cls, written: Iterable[str]) -> Names:
+        """Names from the `name` values and branch names of a block."""
+        whole: set[str] = set()
+        patterns: list[re.Pattern[str]] = []
+        for text in written:
+            if "{" in text:
+                pieces = re.split(r"\{[^}]*\}", text.split(".")[0])
+                patterns.append(re.compile(".*".join(map(re.escape, pieces))))
+            else:
+                whole.update((text, text.split(".")[0]))
+        return cls(frozenset(whole), tuple(patterns))
+
+    def may_be(self, name: str) -> bool:
+        """Whether some entry of the block may have this name."""
+        return name in self.whole or any(p.fullmatch(name) for p in self.patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticScope:
+    """What a piece of text may name. `used` collects the variables it does name."""
+
+    variables: frozenset[str]
+    tensors: Names
+    used: set[str] = field(default_factory=set)
+
+    def binding(self, names: Iterable[str]) -> StaticScope:
+        """This scope with loop variables."""
+        return replace(self, variables=self.variables | frozenset(names))
+
+
+class Reader:
+    """Reads pieces and records what is wrong with them; None stands for a piece that is wrong."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+
+    def error(self, code: str, message: str, at: tree.Node | Piece, **more: str) -> None:
+        """Record an error at a piece or node."""
+        self.problems.add(error(code, message, at.span, **more))
+
+    def expression(
+        self, piece: Piece, scope: StaticScope, extra: Iterable[str] = ()
+    ) -> tuple[Piece, Expression] | None:
+        """An expression whose names are all known; `extra` names are allowed besides."""
+        parsed = self._parsed(parse, piece)
+        if parsed is None or not self._names(parsed.names, piece, scope, extra):
+            return None
+        return piece, parsed
+
+    def template(self, piece: Piece, scope: StaticScope) -> tuple[Piece, Template] | None:
+        """Text with `{expression}` parts."""
+        parsed = self._parsed(parse_template, piece)
+        if parsed is None or not self._names(parsed.names, piece, scope, ()):
+            return None
+        return piece, parsed
+
+    def loop(self, piece: Piece, scope: StaticScope) -> tuple[Piece, Loop] | None:
+        """`targets in list`."""
+        parsed = self._parsed(parse_targets, piece)
+        if parsed is None or not self._names(parsed.iterable.names, piece, scope, ()):
+            return None
+        return piece, parsed
+
+    def _parsed(self, parser: Callable[[str], T], piece: Piece) -> T | None:
+        try:
+            return parser(piece.text)
+        except ExpressionError as failure:
+            self.problems.add(located(failure, piece))
+            return None
+
+    def _names(
+        self, names: Iterable[str], piece: Piece, scope: StaticScope, extra: Iterable[str]
+    ) -> bool:
+        allowed = frozenset(extra)
+        known = True
+        for name in sorted(names):
+            if name in scope.variables:
+                scope.used.add(name)
+            elif name not in allowed and not scope.tensors.may_be(name):
+                known = False
+                start, end = _position(piece.text, name)
+                self.problems.add(
+                    error(
+                        "unknown-name",
+                        f"`{name}` is not defined here",
+                        piece.at(start, end),
+                        help=did_you_mean(name, (*scope.variables, *scope.tensors.whole, *allowed)),
+                    )
+                )
+        return known
+
+    def scalar(self, node: tree.Node, what: str) -> tree.Scalar | None:
+        """A node that has to be text or a number."""
+        if isinstance(node, tree.Scalar) and not node.absent:
+            return node
+        found = (
+            "nothing"
+            if isinstance(node, tree.Scalar)
+            else ("a mapping" if isinstance(node, tree.Mapping) else "a list")
+        )
+        self.error("wrong-kind", f"{what} must be text, not {found}", node)
+        return None
+
+    def mapping(self, node: tree.Node, what: str) -> tree.Mapping | None:
+        """A node that has to be a mapping; nothing at all is an empty one."""
+        if isinstance(node, tree.Mapping):
+            return node
+        if isinstance(node, tree.Scalar) and node.absent:
+            return tree.Mapping((), node.span)
+        found = "a list" if isinstance(node, tree.Sequence) else "text"
+        self.error("wrong-kind", f"{what} must be a mapping, not {found}", node)
+        return None
+
+    def sequence(self, node: tree.Node, what: str) -> tree.Sequence | None:
+        """A node that has to be a list; nothing at all is an empty one."""
+        if isinstance(node, tree.Sequence):
+            return node
+        if isinstance(node, tree.Scalar) and node.absent:
+            return tree.Sequence((), node.span)
+        found = "a mapping" if isinstance(node, tree.Mapping) else "text"
+        self.error("wrong-kind", f"{what} must be a list, not {found}", node)
+        return None
+
+    def literal(self, node: tree.Scalar) -> tree.Literal:
+        """The literal value of a scalar; one that is out of range counts as 0."""
+        try:
+            return tree.literal(node)
+        except SpecError as failure:
+            for diagnostic in failure.diagnostics:
+                self.problems.add(diagnostic)
+            return 0
+
+    def plain(self, node: tree.Node) -> object:
+        """A node as plain data: numbers, text, tuples and dicts, with nothing evaluated."""
+        match node:
+            case tree.Scalar():
+                return self.literal(node)
+            case tree.Sequence():
+                return tuple([self.plain(item) for item in node.items])
+            case tree.Mapping():
+                return {key.text: self.plain(value) for key, value in node.items}
+
+    def mark_used(self, node: tree.Node, scope: StaticScope) -> None:
+        """Note the variables that arguments name, where what they mean is not known yet."""
+        match node:
+            case tree.Mapping():
+                for _, value in node.items:
+                    self.mark_used(value, scope)
+            case tree.Sequence():
+                for item in node.items:
+                    self.mark_used(item, scope)
+            case tree.Scalar():
+                if isinstance(self.literal(node), str):
+                    for read in (parse, parse_template):
+                        try:
+                            scope.used.update(read(node.text).names & scope.variables)
+                        except ExpressionError:
+                            continue
+
+    def fits(self, node: tree.Node, slot: Slot, axes: int, name: str, scope: StaticScope) -> bool:
+        """Check what can be known of an argument without evaluating it: literals and names."""
+        whole, computed = self._outline(node, slot, scope)
+        if whole is _WRONG:
+            return False
+        if computed:
+            return True
+        return self._accepted(node, slot, axes, name, whole)
+
+    def _accepted(self, node: tree.Node, slot: Slot, axes: int, name: str, value: object) -> bool:
+        try:
+            slot.accept(value, axes)
+        except Reject as reject:
+            reject.message = f"`{name}` {reject.message}"
+            self.problems.add(reject.located(self._culprit(node, slot, axes, value).span))
+            return False
+        return True
+
+    def _culprit(self, node: tree.Node, slot: Slot, axes: int, value: object) -> tree.Node:
+        """The item of a list that is to blame, or the whole of it."""
+        if isinstance(node, tree.Sequence) and isinstance(value, tuple):
+            for item, part in zip(node.items, value, strict=True):
+                try:
+                    slot.accept((part,), axes)
+                except Reject as reject:
+                    if reject.code != "argument-count":
+                        return item
+        return node
+
+    def _outline(self, node: tree.Node, slot: Slot, scope: StaticScope) -> tuple[object, bool]:
+        """The value of a node as far as it is literal, and whether some of it is computed."""
+        if isinstance(node, tree.Mapping):
+            self.error("argument-type", f"must be {slot.describe()}, not a mapping", node)
+            return _WRONG, False
+        if isinstance(node, tree.Sequence):
+            parts = [self._outline(item, slot, scope) for item in node.items]
+            if any(value is _WRONG for value, _ in parts):
+                return _WRONG, False
+            return tuple([value for value, _ in parts]), any(computed for _, computed in parts)
+        if node.text in slot.words:
+            return node.text, False
+        value = self.literal(node)
+        if not isinstance(value, str):
+            return value, False
+        if slot.words and node.text.isidentifier() and node.text not in scope.variables:
+            if not scope.tensors.may_be(node.text):
+                self.problems.add(slot.refuse(node.text).located(node.span))
+                return _WRONG, False
+        if self.expression(Piece(node), scope) is None:
+            return _WRONG, False
+        return None, True
+
+
+_WRONG = object()
+
+
+def _position(text: str, name: str) -> tuple[int, int]:
+    found = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text)
+    return found.span() if found else (0, len(text))

@@ -1,0 +1,161 @@
+"""References: the tensors an entry reads, by `from`, by a name in a join, or from above."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cnnspec.diagnostics import did_you_mean, error, quantity
+from cnnspec.frontend import tree
+from cnnspec.frontend.document import Block, Entry
+from cnnspec.frontend.names import Result
+from cnnspec.frontend.place import Place
+from cnnspec.frontend.reading import Names
+from cnnspec.frontend.values import Evaluator, Fault, Poisoned
+from cnnspec.source import Span
+
+__all__ = ["Input", "References"]
+
+Input = tuple[int, Span | None]
+"""A value an entry reads, and the place where it is named, if it is."""
+
+
+class References:
+    """Finds what references stand for. Raises `Fault`, or `Poisoned` for what is reported already."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def find(self, text: str, span: Span, place: Place) -> Result:
+        found = place.level.find(text)
+        if found is not None:
+            return found
+        head = text.split(".")[0]
+        later = Names.of(name for entry in place.block.entries for name in _names_of(entry))
+        if later.may_be(head) and head not in place.level.names():
+            raise Fault(
+                error(
+                    "forward-reference",
+                    f"`{text}` is not built yet here",
+                    span,
+                    help="an entry can only read what stands above it",
+                )
+            )
+        raise Fault(
+            error(
+                "unknown-tensor",
+                f"there is no tensor `{text}` here",
+                span,
+                help=place.level.suggestion(text),
+            )
+        )
+
+    def single(self, result: Result, text: str, span: Span) -> int:
+        if result.poisoned:
+            raise Poisoned
+        if not result.single:
+            names = ", ".join(f"`{text}.{name}`" for name, _ in result.values)
+            raise Fault(error("several-outputs", f"`{text}` has several outputs: {names}", span))
+        value = result.values[0][1]
+        assert value is not None  # checked by `poisoned`
+        return value
+
+    def read(self, node: tree.Node, place: Place) -> int:
+        assert isinstance(node, tree.Scalar)  # parsing has seen to it
+        text = self.evaluator.text(node, place.env)
+        return self.single(self.find(text, node.span, place), text, node.span)
+
+    def inputs(self, entry: Entry, place: Place, current: Result | None) -> list[Input]:
+        """The values an entry reads, each with the place where it is named, if it is."""
+        source = entry.source
+        if source is None:
+            if current is None:
+                raise Fault(
+                    error(
+                        "no-input",
+                        f"`{entry.key.text}` has no input: there is no single tensor above it",
+                        entry.key.span,
+                        help="say which with `from`",
+                    )
+                )
+            if current.poisoned:
+                raise Poisoned
+            if not current.single:
+                names = ", ".join(name for name, _ in current.values)
+                raise Fault(
+                    error(
+                        "needs-from",
+                        f"the entry above has several outputs: {names}",
+                        entry.key.span,
+                        help="say which with `from`",
+                    )
+                )
+            value = current.values[0][1]
+            assert value is not None  # checked by `poisoned`
+            return [(value, None)]
+        if isinstance(source, tree.Mapping):
+            raise Fault(
+                error(
+                    "from-names",
+                    f"`{entry.key.text}` has no named inputs",
+                    source.span,
+                    help="`from: [a, b]` gives inputs by position",
+                )
+            )
+        items = source.items if isinstance(source, tree.Sequence) else (source,)
+        return [(self.read(item, place), item.span) for item in items]
+
+    def block_inputs(
+        self, entry: Entry, block: Block, place: Place, current: Result | None
+    ) -> dict[str, int]:
+        """The tensors a block gets, by the names it uses for them."""
+        names = [name.text for name in block.inputs] or ["input"]
+        if isinstance(entry.source, tree.Mapping):
+            return self._inputs_by_name(entry, entry.source, names, place)
+        values = self.inputs(entry, place, current)
+        if len(values) != len(names):
+            span = entry.source.span if entry.source else entry.key.span
+            raise Fault(
+                error(
+                    "input-count",
+                    f"`{entry.key.text}` takes {quantity(len(names), 'input')}"
+                    + (f" ({', '.join(names)})" if block.inputs else "")
+                    + f", here it has {len(values)}",
+                    span,
+                    help="" if entry.source else "say which with `from`",
+                )
+            )
+        return dict(zip(names, [value for value, _ in values], strict=True))
+
+    def _inputs_by_name(
+        self, entry: Entry, source: tree.Mapping, names: list[str], place: Place
+    ) -> dict[str, int]:
+        for key, _ in source.items:
+            if key.text not in names:
+                raise Fault(
+                    error(
+                        "from-names",
+                        f"`{entry.key.text}` has no input `{key.text}`",
+                        key.span,
+                        help=did_you_mean(key.text, names) or f"its inputs are {', '.join(names)}",
+                    )
+                )
+        given = {key.text: node for key, node in source.items}
+        for name in names:
+            if name not in given:
+                raise Fault(
+                    error(
+                        "input-count", f"`{entry.key.text}` also needs input `{name}`", source.span
+                    )
+                )
+        return {name: self.read(given[name], place) for name in names}
+
+
+def _names_of(entry: Entry) -> Iterator[str]:
+    """Names an entry may give, in Sequentials and joins too."""
+    if entry.name is not None:
+        yield entry.name[1].text
+    for child in entry.entries:
+        yield from _names_of(child)
+    for branch in entry.branches:
+        if branch.entry is not None:
+            yield from _names_of(branch.entry)

@@ -1,0 +1,340 @@
+"""Evaluation: what the text in a slot is, in the scope of one call of a block.
+
+`Env` is that scope. Names are params, loop variables and tensors; an operation slot knows
+operations and blocks besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
+from cnnspec.frontend import tree
+from cnnspec.frontend.document import Block, Document, Piece, located
+from cnnspec.frontend.expressions import (
+    Expression,
+    ExpressionError,
+    Template,
+    Value,
+    describe,
+    evaluate,
+    parse,
+    parse_template,
+)
+from cnnspec.frontend.names import Level, Result
+from cnnspec.frontend.param_types import PARAM_SLOTS
+from cnnspec.op import Op
+from cnnspec.ops import registry
+from cnnspec.slots import Slot
+from cnnspec.tensor import Role, Tensor
+
+__all__ = ["Bound", "Env", "Evaluator", "Fault", "OpValue", "Poisoned", "TensorValue", "plain"]
+
+
+class Fault(Exception):
+    """An entry that cannot be built, with its diagnostic, already located."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(diagnostic.message)
+
+
+_ATTRIBUTES: Mapping[str, Role] = {
+    "channels": Role.CHANNEL,
+    "height": Role.HEIGHT,
+    "width": Role.WIDTH,
+    "depth": Role.DEPTH,
+    "length": Role.LENGTH,
+    "features": Role.FEATURE,
+    "tokens": Role.TOKEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorValue:
+    """A tensor in an expression: its sizes by the meaning of their axes, `shape`, and what is
+    inside where it is a Sequential."""
+
+    name: str
+    tensor: Tensor
+    result: Result
+    find: Callable[[int], Tensor]
+
+    def attribute(self, name: str) -> Value:
+        """A size, `shape`, or a tensor inside; `Reject` where there is none."""
+        if name == "shape":
+            return self.tensor.shape
+        role = _ATTRIBUTES.get(name)
+        size = self.tensor.size(role) if role else None
+        if size is not None:
+            return size
+        inner = self.result.level.entries.get(name) if self.result.level else None
+        if inner is not None and inner.single and (value := inner.values[0][1]) is not None:
+            return TensorValue(f"{self.name}.{name}", self.find(value), inner, self.find)
+        if role is not None:
+            raise Reject("unknown-field", f"`{self.name}` is {self.tensor} and has no {role}")
+        raise Reject(
+            "unknown-field",
+            f"a tensor has no `{name}`",
+            help=did_you_mean(name, (*_ATTRIBUTES, "shape"))
+            or f"tensors have {', '.join(_ATTRIBUTES)} and shape",
+        )
+
+
+Bound = tuple[tree.Scalar, tree.Node, "Env"]
+"""An argument not evaluated yet: its key, its value, and the scope it was written in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpValue:
+    """An operation as a value: an op or a block, with arguments bound so far."""
+
+    op: type[Op] | None
+    block: tuple[Document, Block] | None
+    arguments: tuple[Bound, ...] = ()
+
+
+class Env:
+    """The scope of one call: the file, variables, the level of tensor names, and loop values."""
+
+    __slots__ = ("document", "level", "loops", "variables")
+
+    def __init__(
+        self,
+        document: Document,
+        variables: dict[str, Value],
+        level: Level,
+        loops: tuple[tuple[str, Value], ...] = (),
+    ) -> None:
+        self.document = document
+        self.variables = variables
+        self.level = level
+        self.loops = loops
+
+    def turn(self, bindings: dict[str, Value]) -> Env:
+        """This scope in one turn of a loop."""
+        loops = dict(self.loops) | bindings
+        return Env(self.document, {**self.variables, **bindings}, self.level, tuple(loops.items()))
+
+    def inside(self, level: Level) -> Env:
+        """This scope with the names of an inner level."""
+        return Env(self.document, self.variables, level, self.loops)
+
+
+Compiled = tuple[Piece, Expression] | None
+
+
+class Evaluator:
+    """Evaluates nodes in a scope. Parses each piece of text once."""
+
+    def __init__(self, tensor: Callable[[int], Tensor]) -> None:
+        self.tensor = tensor
+        self._expressions: dict[int, tuple[tree.Scalar, Compiled, object]] = {}
+
+    # ------------------------------------------------------------------------------- lookups
+
+    def lookup(self, env: Env) -> Callable[[str], Value]:
+        """How a scope resolves names: params and loop variables first, then tensors."""
+
+        def find(name: str) -> Value:
+            if name in env.variables:
+                return env.variables[name]
+            result = env.level.find(name)
+            if result is None:
+                raise KeyError(name)
+            return self.tensor_value(name, result)
+
+        return find
+
+    def tensor_value(self, name: str, result: Result) -> TensorValue:
+        """A result as a value in expressions."""
+        if result.poisoned:
+            raise Poisoned
+        if not result.single:
+            raise Reject(
+                "several-outputs",
+                f"`{name}` has several outputs: {', '.join(n for n, _ in result.values)}",
+            )
+        value = result.values[0][1]
+        assert value is not None  # poisoned ones are gone
+        return TensorValue(name, self.tensor(value), result, self.tensor)
+
+    def _operations(self, env: Env) -> Callable[[str], Value]:
+        names = self.lookup(env)
+
+        def find(name: str) -> Value:
+            try:
+                return names(name)
+            except KeyError:
+                found = self.operation_named(name, env.document)
+                if found is None:
+                    raise
+                return found
+
+        return find
+
+    def operation_named(self, name: str, document: Document) -> OpValue | None:
+        """The op or block of a name."""
+        op = registry().get(name)
+        if op is not None:
+            return OpValue(op, None)
+        block = document.blocks.get(name)
+        return OpValue(None, (document, block)) if block else None
+
+    # ------------------------------------------------------------------------------ evaluation
+
+    def expression(self, compiled: tuple[Piece, Expression], env: Env) -> Value:
+        """The value of an expression."""
+        piece, expression = compiled
+        try:
+            return evaluate(expression, self.lookup(env), names=env.variables)
+        except ExpressionError as failure:
+            raise Fault(located(failure, piece)) from None
+
+    def template(self, compiled: tuple[Piece, Template], env: Env) -> str:
+        """The text of a template."""
+        piece, template = compiled
+        if template.is_literal:
+            return "".join(part for part in template.parts if isinstance(part, str))
+        try:
+            return template.render(self.lookup(env), names=env.variables)
+        except ExpressionError as failure:
+            raise Fault(located(failure, piece)) from None
+
+    def text(self, node: tree.Scalar, env: Env) -> str:
+        """The text of a scalar that is a template."""
+        if "{" not in node.text and "}" not in node.text:
+            return node.text
+        return self.template((Piece(node), parse_template(node.text)), env)
+
+    def raw(self, node: tree.Node, words: tuple[str, ...], env: Env) -> Value:
+        """What stands in a slot of numbers, booleans, lists or sizes, before the slot sees it."""
+        if isinstance(node, tree.Sequence):
+            return tuple([self.raw(item, words, env) for item in node.items])
+        if isinstance(node, tree.Mapping):
+            return MappingProxyType(
+                {
+                    key.text: tree.literal(value) if isinstance(value, tree.Scalar) else None
+                    for key, value in node.items
+                }
+            )
+        if node.text in words:
+            return node.text
+        _, compiled, value = self._compiled(node)
+        return value if compiled is None else self.expression(compiled, env)
+
+    def _compiled(self, node: tree.Scalar) -> tuple[tree.Scalar, Compiled, object]:
+        known = self._expressions.get(id(node))
+        if known is None:
+            value = tree.literal(node)
+            compiled: Compiled = None
+            if isinstance(value, str):
+                try:
+                    compiled = Piece(node), parse(node.text)
+                except ExpressionError as failure:
+                    raise Fault(located(failure, Piece(node))) from None
+            known = self._expressions[id(node)] = node, compiled, value
+        return known
+
+    def argument(self, node: tree.Node, slot: Slot, axes: int, name: str, env: Env) -> object:
+        """The final value of an argument; `Fault` at the node where its slot refuses it."""
+        value = self.raw(node, slot.words, env)
+        try:
+            return slot.accept(value, axes)
+        except Reject as reject:
+            reject.message = f"`{name}` {reject.message}"
+            raise Fault(reject.located(node.span)) from None
+
+    def param(self, type: str, node: tree.Node, name: str, env: Env, *, literal: bool) -> Value:
+        """The value of a param of a type. Rows of tables, and `literal` lists, are not evaluated."""
+        if type == "op":
+            return self.operation(node, env)
+        if type == "str":
+            if not isinstance(node, tree.Scalar):
+                raise Fault(error("argument-type", f"`{name}` must be text", node.span))
+            return self.text(node, env)
+        if isinstance(node, tree.Sequence) and (type == "table" or literal):
+            value: object = plain(node)
+            try:
+                return PARAM_SLOTS[type].accept(value, 1)
+            except Reject as reject:
+                reject.message = f"`{name}` {reject.message}"
+                raise Fault(reject.located(node.span)) from None
+        if isinstance(node, tree.Sequence) and type == "list":
+            return tuple([self._item(item, env) for item in node.items])
+        return self.argument(node, PARAM_SLOTS[type], 1, name, env)
+
+    def _item(self, node: tree.Node, env: Env) -> Value:
+        """An item of a list that is passed: computed, except rows and the names of operations."""
+        if isinstance(node, tree.Mapping):
+            return plain(node)
+        if isinstance(node, tree.Sequence):
+            return tuple([self._item(item, env) for item in node.items])
+        if node.text in registry():
+            return node.text
+        return self.raw(node, (), env)
+
+    def operation(self, node: tree.Node, env: Env) -> OpValue | None:
+        """What stands in an operation slot; None for an operation that is not built."""
+        if isinstance(node, tree.Mapping):
+            ((key, body),) = node.items
+            found = self.as_operation(key.text, env.document, key)
+            assert found is not None  # text names an operation
+            items = body.items if isinstance(body, tree.Mapping) else ()
+            return OpValue(found.op, found.block, tuple((k, v, env) for k, v in items))
+        if isinstance(node, tree.Sequence):
+            raise Fault(error("argument-type", "an operation must not be a list", node.span))
+        if node.plain and tree.literal(node) is None:
+            return None
+        try:
+            return self.computed_operation((Piece(node), parse(node.text)), env)
+        except ExpressionError as failure:
+            raise Fault(located(failure, Piece(node))) from None
+
+    def computed_operation(self, compiled: tuple[Piece, Expression], env: Env) -> OpValue | None:
+        """The operation an expression gives: an op, a block, the name of one, or null."""
+        piece, expression = compiled
+        try:
+            value = evaluate(expression, self._operations(env), names=env.variables)
+        except ExpressionError as failure:
+            raise Fault(located(failure, piece)) from None
+        return self.as_operation(value, env.document, piece)
+
+    def as_operation(
+        self, value: Value, document: Document, at: Piece | tree.Scalar
+    ) -> OpValue | None:
+        """A value as an operation: one already, null, or the text of a table's cell."""
+        if value is None or isinstance(value, OpValue):
+            return value
+        if isinstance(value, str):
+            found = self.operation_named(value, document)
+            if found is not None:
+                return found
+            raise Fault(
+                error(
+                    "unknown-operation",
+                    f"there is no operation or block `{value}`",
+                    at.span,
+                    help=did_you_mean(value, (*registry(), *document.blocks)),
+                )
+            )
+        raise Fault(
+            error("not-an-operation", f"{describe(value)} stands where an operation must", at.span)
+        )
+
+
+class Poisoned(Exception):
+    """A tensor that could not be built is read; its cause has been reported."""
+
+
+def plain(node: tree.Node) -> object:
+    """A node as plain data: literals, tuples and rows, with nothing evaluated."""
+    match node:
+        case tree.Scalar():
+            return tree.literal(node)
+        case tree.Sequence():
+            return tuple([plain(item) for item in node.items])
+        case tree.Mapping():
+            return MappingProxyType({key.text: plain(value) for key, value in node.items})
