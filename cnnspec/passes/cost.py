@@ -1,0 +1,33 @@
+"""How much arithmetic one inference takes, exactly, at batch 1.
+
+Multiply-accumulates are those of convolution, linear, matmul and attention only, as papers count
+them; the other operations stand beside them. What inference folds away costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnnspec.ir import Graph
+from cnnspec.op import Ops
+from cnnspec.passes.facts import Facts, Options
+from cnnspec.passes.sites import Sites
+
+__all__ = ["NO_OPS", "Cost", "cost"]
+
+NO_OPS = Ops()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Operations of each node. `nodes[i].flops` is 2 for each multiply-accumulate, 1 for others."""
+
+    nodes: tuple[Ops, ...]
+
+
+def cost(graph: Graph, facts: Facts) -> Cost:
+    """Count the operations of every node, folded ones as 0 unless `Options.fold` is off."""
+    found = facts[Sites]
+    fold = facts[Options].fold
+    kinds = [NO_OPS if fold and kind.op.folds else kind.op.cost(kind.at) for kind in found.kinds]
+    return Cost(tuple([kinds[kind] for kind in found.of]))

@@ -1,0 +1,73 @@
+"""The layers as comma-separated values, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from io import StringIO
+
+from cnnspec.diagnostics import shape_text
+from cnnspec.report.model import Figures, Layer, Report
+from cnnspec.report.numbers import plain_number
+
+__all__ = ["to_csv"]
+
+_COUNTS = (
+    "params",
+    "trainable_params",
+    "weights",
+    "biases",
+    "buffers",
+    "macs",
+    "flops",
+    "connections",
+    "connections_with_bias",
+    "units",
+    "activations",
+    "macts",
+)
+_FIELD = ("field", "stride", "global")
+_TOTAL = "total"
+_TRAINING_TOTAL = "total with training outputs"
+
+
+def to_csv(report: Report, *, totals: bool = True) -> str:
+    """A header, one row for each layer, and with `totals` a last row of sums.
+
+    Lines end with a newline alone. A network with training-only layers has a second row of sums,
+    which counts them too. Sizes and strides of a field are those of its axes joined by `x`.
+    """
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training"))
+    writer.writerows(map(_row, report.layers))
+    if totals:
+        writer.writerow(_sums(_TOTAL, report.totals))
+        if any(layer.training_only for layer in report.layers):
+            writer.writerow(_sums(_TRAINING_TOTAL, report.totals.training))
+    return out.getvalue()
+
+
+def _row(layer: Layer) -> tuple[object, ...]:
+    fields = [axis.field for axis in layer.receptive_field or ()]
+    return (
+        layer.path,
+        layer.op,
+        " ".join(layer.inputs),
+        shape_text(layer.output_shape),
+        *(getattr(layer, count) for count in _COUNTS),
+        _joined(field.size for field in fields),
+        _joined(field.stride for field in fields),
+        "x".join("yes" if field.is_global else "no" for field in fields),
+        layer.line,
+        "yes" if layer.training_only else "no",
+    )
+
+
+def _joined(values: Iterable[float | None]) -> str:
+    return "x".join("?" if value is None else plain_number(value) for value in values)
+
+
+def _sums(name: str, figures: Figures) -> tuple[object, ...]:
+    counts = (getattr(figures, count) for count in _COUNTS)
+    return (name, "", "", "", *counts, "", "", "", "", "")

@@ -1,0 +1,59 @@
+"""The layers as a Markdown table, for pull requests and papers."""
+
+from __future__ import annotations
+
+from cnnspec.diagnostics import shape_text
+from cnnspec.report.fields import field_text
+from cnnspec.report.model import Figures, Report
+from cnnspec.report.numbers import binary_size, exact, short
+from cnnspec.report.styled import visible
+
+__all__ = ["to_markdown"]
+
+_HEADER = ("layer", "operation", "output", "params", "MACs", "field/stride")
+
+
+def to_markdown(report: Report) -> str:
+    """A title, the layers with their totals, and the figures of the whole network."""
+    totals = report.totals
+    shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in report.inputs.items())
+    rows: list[tuple[str, ...]] = [
+        (
+            f"`{layer.path}`",
+            _cell(layer.op) + (" (training only)" if layer.training_only else ""),
+            shape_text(layer.output_shape),
+            exact(layer.params),
+            exact(layer.macs),
+            _cell(field_text(layer.receptive_field)),
+        )
+        for layer in report.layers
+    ]
+    rows.append(_sums("total", totals))
+    if any(layer.training_only for layer in report.layers):
+        rows.append(_sums("total with training outputs", totals.training))
+    lines = [
+        f"## {_cell(report.name)}",
+        "",
+        _line(_HEADER),
+        "| --- | --- | --- | ---: | ---: | --- |",
+        *map(_line, rows),
+        "",
+        f"Input {_cell(shapes)}. "
+        f"{short(totals.params)} params ({binary_size(totals.weight_bytes)}), "
+        f"{short(totals.macs)} MACs, {short(totals.flops)} FLOPs, "
+        f"peak activations {binary_size(totals.peak_activation_bytes)} at batch 1 in float32.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sums(name: str, figures: Figures) -> tuple[str, ...]:
+    return f"**{name}**", "", "", f"**{exact(figures.params)}**", f"**{exact(figures.macs)}**", ""
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown and HTML leave alone."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#&!~$" else c for c in visible(text))

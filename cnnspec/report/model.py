@@ -1,0 +1,541 @@
+"""The report on a network: totals, a row for every layer, warnings; all as plain, frozen values.
+
+`analyze` makes it from a graph. `to_dict` is the stable JSON document (format 1): keys may be
+added, never renamed. Layout for people is in `table`, `csv`, `markdown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, NamedTuple
+
+from cnnspec.diagnostics import Diagnostic, SpecError, did_you_mean, shape_text
+from cnnspec.geometry import AxisField
+from cnnspec.ir import Graph
+from cnnspec.op import Ops
+from cnnspec.passes import Facts, Options, run
+from cnnspec.passes.connections import Wiring
+from cnnspec.passes.cost import NO_OPS, Cost
+from cnnspec.passes.lint import Lint
+from cnnspec.passes.memory import BYTES_PER_ELEMENT, Memory, Peak
+from cnnspec.passes.receptive_field import Fields
+from cnnspec.passes.sites import Sites
+from cnnspec.passes.weights import NOTHING_STORED, Weights
+from cnnspec.report.numbers import binary_size, exact, short
+from cnnspec.report.render import diagnostic_document
+
+__all__ = ["Figures", "InputField", "Layer", "Report", "Status", "Totals", "analyze"]
+
+
+class InputField(NamedTuple):
+    """What a layer sees of one spatial axis of one network input."""
+
+    input: str
+    axis: str
+    field: AxisField
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON report shows it."""
+        return {**self.field.to_dict(), "input": self.input, "axis": self.axis}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operation of the network. Counts are exact, at batch 1.
+
+    `params` and `buffers` of weights that are shared are 0 but for one of the layers that share
+    them. `connections` is 0 for layers without units. `receptive_field` is that of the first
+    output, None where it sees no spatial axis of any input.
+    """
+
+    path: str
+    op: str
+    inputs: tuple[str, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+    params: int
+    trainable_params: int
+    weights: int
+    biases: int
+    buffers: int
+    macs: int
+    flops: int
+    ops: Ops
+    connections: int
+    connections_with_bias: int
+    units: int
+    activations: int
+    macts: int
+    receptive_field: tuple[InputField, ...] | None
+    line: int
+    training_only: bool
+    """Whether inference leaves the layer out: only training outputs, or none, depend on it."""
+    dead: bool
+    """Whether no output depends on the layer."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the first output, batch not counted."""
+        return self.output_shapes[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON report shows it."""
+        field = self.receptive_field
+        return {
+            "path": self.path,
+            "op": self.op,
+            "inputs": list(self.inputs),
+            "output_shape": list(self.output_shape),
+            "output_shapes": [list(shape) for shape in self.output_shapes],
+            "params": self.params,
+            "trainable_params": self.trainable_params,
+            "weights": self.weights,
+            "biases": self.biases,
+            "buffers": self.buffers,
+            "macs": self.macs,
+            "flops": self.flops,
+            "ops": _ops_document(self.ops),
+            "connections": self.connections,
+            "connections_with_bias": self.connections_with_bias,
+            "units": self.units,
+            "activations": self.activations,
+            "macts": self.macts,
+            "receptive_field": None if field is None else [axis.to_dict() for axis in field],
+            "line": self.line,
+            "training_only": self.training_only,
+            "dead": self.dead,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Sums over the layers of a graph. Bytes are those of float32, buffers in their own types."""
+
+    params: int
+    trainable_params: int
+    weights: int
+    biases: int
+    buffers: int
+    buffer_bytes: int
+    macs: int
+    flops: int
+    ops: Ops
+    connections: int
+    connections_with_bias: int
+    units: int
+    activations: int
+    """Elements of all outputs of layers."""
+    macts: int
+    """Elements of the outputs of layers with multiply-accumulates."""
+    peak_activation_bytes: int
+    """Most bytes of activations alive at once, network inputs included."""
+    weight_bytes: int
+    """Bytes of the parameters."""
+    layers: int
+
+    @property
+    def frozen_params(self) -> int:
+        """Parameters that training leaves alone."""
+        return self.params - self.trainable_params
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON report shows it."""
+        return {
+            "params": self.params,
+            "trainable_params": self.trainable_params,
+            "frozen_params": self.frozen_params,
+            "weights": self.weights,
+            "biases": self.biases,
+            "buffers": self.buffers,
+            "macs": self.macs,
+            "flops": self.flops,
+            "ops": _ops_document(self.ops),
+            "connections": self.connections,
+            "connections_with_bias": self.connections_with_bias,
+            "units": self.units,
+            "activations": self.activations,
+            "macts": self.macts,
+            "peak_activation_bytes": self.peak_activation_bytes,
+            "weight_bytes": self.weight_bytes,
+            "buffer_bytes": self.buffer_bytes,
+            "layers": self.layers,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals(Figures):
+    """Figures of the inference graph; `training` are those of all layers of the spec."""
+
+    training: Figures
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON report shows it."""
+        return {**Figures.to_dict(self), "training": self.training.to_dict()}
+
+
+class Status(NamedTuple):
+    """How far a metric can be trusted: `exact`, `partial` or `unavailable`, and why not."""
+
+    status: str
+    why: str = ""
+
+
+class TrainingMemory(NamedTuple):
+    """An estimate of what one training step keeps at batch 1, in bytes of float32."""
+
+    weights: int
+    gradients: int
+    momentum: int
+    """Optimiser state of SGD with momentum; Adam keeps twice that."""
+    saved_activations: int
+    """Tensors kept for backward."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that is known about a network without running it.
+
+    `report.totals.macs`, `report["features.0"].output_shape`, `report.layers`, `report.warnings`.
+    """
+
+    graph: Graph
+    facts: Facts
+    spec_warnings: tuple[Diagnostic, ...] = ()
+    """What was found about the spec's text before there was a graph."""
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.graph.name
+
+    @cached_property
+    def inputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the network's inputs, batch not counted."""
+        tensors = self.graph.tensors
+        return {name: tensors[value].shape for name, value in self.graph.inputs.items()}
+
+    @cached_property
+    def outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the outputs of inference."""
+        return self._outputs(training=False)
+
+    @cached_property
+    def training_outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the outputs that only training has."""
+        return self._outputs(training=True)
+
+    def _outputs(self, *, training: bool) -> Mapping[str, tuple[int, ...]]:
+        graph = self.graph
+        return {
+            output.name: graph.tensors[output.value].shape
+            for output in graph.outputs
+            if output.training is training
+        }
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is legal and yet probably not meant."""
+        return (*self.spec_warnings, *self.facts[Lint].diagnostics)
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Sums over the inference graph, and over all layers."""
+        graph, memory = self.graph, self.facts[Memory]
+        everything = range(len(graph.nodes))
+        whole = _figures(self.facts, everything, memory.whole)
+        if len(graph.inference) == len(graph.nodes):
+            return Totals(**whole, training=Figures(**whole))
+        inference = _figures(self.facts, sorted(graph.inference), memory.inference)
+        return Totals(**inference, training=Figures(**whole))
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """One row for each operation, in order of execution, training-only ones included."""
+        return _layers(self.graph, self.facts)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, Layer]:
+        return {layer.path: layer for layer in self.layers}
+
+    def fields_of(self, value: int) -> tuple[InputField, ...] | None:
+        """What a value of the graph sees of each spatial axis of each input; None if nothing."""
+        fields = self.facts[Fields]
+        return _input_fields(fields, fields.values[value])
+
+    def __getitem__(self, path: str) -> Layer:
+        """The layer at `path`; `KeyError` names the nearest path."""
+        layer = self._by_path.get(path)
+        if layer is None:
+            near = did_you_mean(path, self._by_path)
+            raise KeyError(f"no layer `{path}`" + (f": {near}" if near else ""))
+        return layer
+
+    @cached_property
+    def last_local(self) -> Layer | None:
+        """The last layer of inference that sees part of an input by position, before all is seen.
+
+        Its field is the receptive field that papers give for a network's feature maps.
+        """
+        fields = self.facts[Fields].values
+        for node in reversed(self.graph.nodes):
+            if node.index in self.graph.inference and any(
+                (track.field.advance or track.field.tabled) and not track.field.flattened
+                for track in fields[node.outputs[0]]
+            ):
+                return self.layers[node.index]
+        return None
+
+    @property
+    def peak(self) -> Peak:
+        """The moment of inference when most activations are alive."""
+        return self.facts[Memory].inference
+
+    @cached_property
+    def peak_tensors(self) -> Mapping[str, int]:
+        """The tensors alive at the peak of inference, and their bytes."""
+        graph = self.graph
+        return {
+            graph.value_name(value): BYTES_PER_ELEMENT * graph.tensors[value].elements
+            for value in self.peak.values
+        }
+
+    @cached_property
+    def training_memory(self) -> TrainingMemory:
+        """What a training step keeps, part by part."""
+        whole = self.totals.training
+        gradients = BYTES_PER_ELEMENT * whole.trainable_params
+        return TrainingMemory(
+            whole.weight_bytes, gradients, gradients, self.facts[Memory].saved_bytes
+        )
+
+    @cached_property
+    def status(self) -> Mapping[str, Status]:
+        """How far each metric can be trusted."""
+        counted = (
+            "shapes",
+            "params",
+            "buffers",
+            "macs",
+            "flops",
+            "connections",
+            "activations",
+            "peak_activation_bytes",
+        )
+        return {
+            **dict.fromkeys(counted, Status("exact")),
+            "training_memory": Status("partial", "an estimate: what kernels allocate is not in it"),
+            "receptive_field": self._field_status(),
+        }
+
+    def _field_status(self) -> Status:
+        seen = unknown = 0
+        first = ""
+        fields = self.facts[Fields].values
+        for node in self.graph.nodes:
+            tracks = fields[node.outputs[0]]
+            reason = next((t.field.unavailable for t in tracks if t.field.unavailable), None)
+            seen += bool(tracks)
+            if reason is not None:
+                unknown += 1
+                first = first or f"from `{node.path}` on: {reason}"
+        if not self.facts[Fields].axes:
+            return Status("unavailable", "no input has a spatial axis")
+        if unknown == 0:
+            return Status("exact")
+        return Status("unavailable" if unknown == seen else "partial", first)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document that `cnnspec analyze --format json` prints."""
+        peak = self.peak
+        return {
+            "format": 1,
+            "name": self.name,
+            "inputs": _shapes_document(self.inputs),
+            "outputs": _shapes_document(self.outputs),
+            "training_outputs": _shapes_document(self.training_outputs),
+            "totals": self.totals.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "peak": {
+                "layer": None if peak.node is None else self.graph.nodes[peak.node].path,
+                "tensors": dict(self.peak_tensors),
+            },
+            "training_memory": self.training_memory._asdict(),
+            "status": {
+                metric: {"status": known.status, **({"why": known.why} if known.why else {})}
+                for metric, known in self.status.items()
+            },
+            "warnings": [diagnostic_document(warning) for warning in self.warnings],
+        }
+
+    def _summary(self) -> list[tuple[str, str]]:
+        totals = self.totals
+        return [
+            ("input", ", ".join(f"{n} {shape_text(s)}" for n, s in self.inputs.items())),
+            ("output", ", ".join(f"{n} {shape_text(s)}" for n, s in self.outputs.items())),
+            ("layers", exact(totals.layers)),
+            ("params", exact(totals.params)),
+            ("MACs", f"{exact(totals.macs)} ({short(totals.macs)})"),
+            ("peak activations", binary_size(totals.peak_activation_bytes)),
+        ]
+
+    def __repr__(self) -> str:
+        """The figures on one line."""
+        facts = "; ".join(f"{what} {value}" for what, value in self._summary())
+        return f"<Report {self.name}: {facts}; {len(self.warnings)} warnings>"
+
+    def _repr_html_(self) -> str:
+        """The figures as a small table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(what)}</th><td>{escape(value)}</td></tr>"
+            for what, value in self._summary()
+        )
+        warned = "".join(f"<li>{escape(warning.message)}</li>" for warning in self.warnings)
+        return f"<table><caption>{escape(self.name)}</caption><tbody>{rows}</tbody></table>" + (
+            f"<ul>{warned}</ul>" if warned else ""
+        )
+
+
+def analyze(
+    graph: Graph,
+    *,
+    strict: bool = False,
+    fold: bool = True,
+    warnings: Iterable[Diagnostic] = (),
+) -> Report:
+    """Run all passes over a graph.
+
+    With `strict` sizes that do not fit raise `SpecError`. Without `fold` ops that inference folds
+    into a neighbour (batch norm) count as they would alone. `warnings` about the spec's text become
+    part of the report.
+    """
+    facts = run(graph, Options(fold=fold, strict=strict))
+    found = facts[Lint].diagnostics
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise SpecError((*warnings, *found))
+    return Report(graph, facts, tuple(warnings))
+
+
+def _figures(facts: Facts, nodes: Sequence[int], peak: Peak) -> dict[str, Any]:
+    """The fields of `Figures`, summed kind by kind where nodes of a kind are alike."""
+    charged = facts[Weights].nodes
+    stored = [charged[index] for index in nodes if charged[index] != NOTHING_STORED]
+    params = sum(s.params for s in stored)
+    cost, wiring, activations = facts[Cost].nodes, facts[Wiring].nodes, facts[Memory].nodes
+    of = facts[Sites].of
+    counts: dict[int, list[int]] = {}
+    for index in nodes:
+        counts.setdefault(of[index], [index, 0])[1] += 1
+    groups = list(counts.values())
+    ops = sum((_times(cost[index], count) for index, count in groups), NO_OPS)
+    return {
+        "params": params,
+        "trainable_params": sum(s.trainable for s in stored),
+        "weights": sum(s.weights for s in stored),
+        "biases": sum(s.biases for s in stored),
+        "buffers": sum(s.buffers for s in stored),
+        "buffer_bytes": sum(s.buffer_bytes for s in stored),
+        "macs": ops.mac,
+        "flops": ops.flops,
+        "ops": ops,
+        "connections": sum(wiring[index].connections * count for index, count in groups),
+        "connections_with_bias": sum(wiring[index].with_bias * count for index, count in groups),
+        "units": sum(wiring[index].units * count for index, count in groups),
+        "activations": sum(activations[index].elements * count for index, count in groups),
+        "macts": sum(activations[index].macts * count for index, count in groups),
+        "peak_activation_bytes": peak.bytes,
+        "weight_bytes": BYTES_PER_ELEMENT * params,
+        "layers": len(nodes),
+    }
+
+
+def _times(ops: Ops, count: int) -> Ops:
+    return Ops(
+        ops.mac * count,
+        ops.add * count,
+        ops.mul * count,
+        ops.cmp * count,
+        ops.div * count,
+        ops.exp * count,
+    )
+
+
+def _layers(graph: Graph, facts: Facts) -> tuple[Layer, ...]:
+    names = _value_names(graph)
+    tensors, inference, used = graph.tensors, graph.inference, graph.used
+    fields = facts[Fields]
+    sees: dict[int, tuple[InputField, ...] | None] = {}
+    rows = zip(
+        graph.nodes,
+        facts[Weights].nodes,
+        facts[Cost].nodes,
+        facts[Wiring].nodes,
+        facts[Memory].nodes,
+        strict=True,
+    )
+    layers: list[Layer] = []
+    for node, stored, ops, links, activations in rows:
+        tracks = fields.values[node.outputs[0]]
+        if id(tracks) not in sees:  # most layers hand on the very tuple they got
+            sees[id(tracks)] = _input_fields(fields, tracks)
+        layers.append(
+            Layer(
+                node.path,
+                node.op.name,
+                tuple([names[value] for value in node.inputs]),
+                tuple([tensors[value].shape for value in node.outputs]),
+                stored.params,
+                stored.trainable,
+                stored.weights,
+                stored.biases,
+                stored.buffers,
+                ops.mac,
+                ops.flops,
+                ops,
+                links.connections,
+                links.with_bias,
+                links.units,
+                activations.elements,
+                activations.macts,
+                sees[id(tracks)],
+                node.span.line,
+                node.index not in inference,
+                node.index not in used,
+            )
+        )
+    return tuple(layers)
+
+
+def _input_fields(fields: Fields, tracks: Iterable[Any]) -> tuple[InputField, ...] | None:
+    found = []
+    for track in tracks:
+        axis = fields.axes[track.source]
+        found.append(InputField(axis.input, axis.role.value, track.field))
+    return tuple(found) or None
+
+
+def _value_names(graph: Graph) -> list[str]:
+    """`Graph.value_name` of every value, in one sweep."""
+    names = [""] * len(graph.tensors)
+    for name, value in graph.inputs.items():
+        names[value] = name
+    for node in graph.nodes:
+        for position, value in enumerate(node.outputs):
+            names[value] = node.path if len(node.outputs) == 1 else f"{node.path}.{position}"
+    return names
+
+
+def _shapes_document(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def _ops_document(ops: Ops) -> dict[str, int]:
+    return {
+        "mac": ops.mac,
+        "add": ops.add,
+        "mul": ops.mul,
+        "cmp": ops.cmp,
+        "div": ops.div,
+        "exp": ops.exp,
+    }
