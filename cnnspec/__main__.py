@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -9,9 +10,18 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    from cnnspec.cli.main import main as run
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        from cnnspec.cli.main import main as run
 
-    return run(sys.argv[1:])
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+
+
+def _terminated(*_: object) -> None:
+    """Leave by way of every `finally`, so that no draft of a file stays behind."""
+    sys.exit(143)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from typing import Literal
 
 from cnnspec.source import Span
 
 __all__ = [
+    "SILENCEABLE",
     "Diagnostic",
     "EnvironmentFailure",
     "Note",
@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 Severity = Literal["error", "warning"]
+
+SILENCEABLE = ("unread-rows", "kernel-exceeds-input", "dead-entry")
+"""The warnings that `allow` on an entry may silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     Letter case and the separators `_`, `-` and `.` do not count against a candidate; otherwise
     about a third of the letters may differ.
     """
+    from difflib import SequenceMatcher
+
     wanted = _folded(name)
     if not wanted:
         return None
@@ -160,7 +165,8 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         matcher = SequenceMatcher(None, wanted, folded, autojunk=False)
         if matcher.real_quick_ratio() < 0.66 or matcher.quick_ratio() < 0.66:
             continue
-        ratio = matcher.ratio()
+        swapped = sorted(wanted) == sorted(folded)  # two letters the wrong way round
+        ratio = 0.99 if swapped else matcher.ratio()
         if ratio >= 0.66 and (best is None or ratio > best[0]):
             best = ratio, candidate
     return best[1] if best else None

@@ -5,13 +5,13 @@ or build them. Axes here are torch's and ONNX's own: axis 0 is the batch.
 
 torch, by example:
 
-    module("nn.Conv2d", 3, 64, kernel_size=3)            self.conv1 = nn.Conv2d(3, 64, kernel_size=3)
-                                                         x = self.conv1(x)
-    call("torch.flatten", In(0), 1)                      x = torch.flatten(x, 1)
-    call(".permute", In(0), 0, 2, 3, 1)                  x = x.permute(0, 2, 3, 1)
-    infix("+", In(0), In(1))                             x = a + b
-    module("nn.Conv2d", 3, 8, kernel_size=3, stride=2,
-           feeds=(call("F.pad", In(0), (0, 1, 0, 1)),))  x = self.conv(F.pad(x, (0, 1, 0, 1)))
+    module("nn.Conv2d", 3, 64, kernel_size=3)   self.conv1 = nn.Conv2d(3, 64, kernel_size=3)
+                                                x = self.conv1(x)
+    call("torch.flatten", In(0), 1)             x = torch.flatten(x, 1)
+    call(".permute", In(0), 0, 2, 3, 1)         x = x.permute(0, 2, 3, 1)
+    infix("+", In(0), In(1))                    x = a + b
+    module("nn.Conv2d", 3, 8, kernel_size=3,    x = self.conv(F.pad(x, (0, 1, 0, 1)))
+           feeds=(call("F.pad", In(0), (0, 1, 0, 1)),))
 
 ONNX, by example:
 
@@ -97,7 +97,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`function(*args, **kwargs)`; a function that starts with a dot is a method of the first argument."""
+    """`function(*args, **kwargs)`; one that starts with a dot is a method of the first argument."""
 
     function: str
     args: tuple[Arg, ...]
@@ -169,7 +169,7 @@ class Helper:
 
 TorchExpression: TypeAlias = Call | Infix | Index | Each | In | Own | Dim | Rest
 TorchCode: TypeAlias = Module | Helper | TorchExpression
-Arg: TypeAlias = TorchExpression | int | float | bool | str | None | tuple["Arg", ...]
+Arg: TypeAlias = TorchExpression | int | float | bool | str | tuple["Arg", ...] | None
 
 
 def module(

@@ -23,14 +23,16 @@ A rule that a concrete op does not have is reported by name when the registry is
 from __future__ import annotations
 
 import ast
+import sys
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
+from functools import cache
 from inspect import cleandoc, getsource
 from itertools import pairwise
-from textwrap import dedent
 from typing import Any, ClassVar, NamedTuple, dataclass_transform
 
+from cnnspec.diagnostics import quantity
 from cnnspec.geometry import View, Window
 from cnnspec.lower import Node, TorchCode
 from cnnspec.slots import Slot
@@ -38,6 +40,7 @@ from cnnspec.tensor import Tensor
 from cnnspec.weights import Buffer, Weight
 
 __all__ = [
+    "INFERRED",
     "RULES",
     "Arity",
     "ChannelAffine",
@@ -88,7 +91,7 @@ class Ops:
 
 
 class Connections(NamedTuple):
-    """Links between units, as the lectures count them (`weights`), and those of biases, as LeCun."""
+    """Links between units as the lectures count them (`weights`), and LeCun's of biases."""
 
     weights: int
     biases: int = 0
@@ -103,9 +106,9 @@ class Arity(NamedTuple):
     def describe(self) -> str:
         """The number of inputs, to complete `takes ...`."""
         if self.least == self.most:
-            return "no input" if not self.least else f"{self.least} input" + "s" * (self.least > 1)
+            return quantity(self.least, "input") if self.least else "no input"
         if self.most is None:
-            return f"at least {self.least} input" + "s" * (self.least > 1)
+            return f"at least {quantity(self.least, 'input')}"
         return f"{self.least} to {self.most} inputs"
 
 
@@ -127,7 +130,7 @@ class Site(NamedTuple):
 
 
 Look = tuple[tuple[int | None, View], ...]
-"""For each axis of an input: the output axis it lies along (None if there is none), and the view."""
+"""For each axis of an input: the output axis it lies along, or None, and the view."""
 
 
 class LinearMap(NamedTuple):
@@ -161,8 +164,7 @@ class Example:
     """A worked case: arguments as a spec writes them, input shapes without batch, and figures.
 
     `like` arguments name an input by its position (`like: 1`). `output` and `params` are asserted
-    where given. A `smooth` of False says that outputs may not be compared at float precision (ties
-    of max pooling never matter, thresholds do).
+    where given.
     """
 
     arguments: Mapping[str, Any]
@@ -174,10 +176,8 @@ class Example:
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of all inputs; a single shape may be written without the outer tuple."""
-        shapes = self.inputs
-        if shapes and isinstance(shapes[0], int):
-            return (shapes,)  # type: ignore[return-value]  # one flat shape
-        return shapes  # type: ignore[return-value]  # a tuple of shapes
+        flat = tuple(size for size in self.inputs if isinstance(size, int))
+        return (flat,) if flat else tuple(s for s in self.inputs if not isinstance(s, int))
 
 
 def arg(slot: Slot, default: Any = MISSING) -> Any:
@@ -219,11 +219,25 @@ class Op(ABC):
     (eight bytes an output element)."""
     examples: ClassVar[tuple[Example, ...]]
     """At least one worked case."""
+    _fields: ClassVar[Mapping[str, Field[Any]]]
 
     def __init_subclass__(cls, *, abstract: bool = False, name: str = "") -> None:
         cls.abstract = abstract
         cls.name = name or cls.__name__
-        dataclass(frozen=True, eq=False, repr=False, kw_only=True)(cls)
+        # Only its fields are asked of dataclass. The methods it would compile for each class anew,
+        # which was a third of the time of a start, stand below once for all.
+        dataclass(init=False, eq=False, repr=False)(cls)
+        cls._fields = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # made one above
+
+    def __init__(self, **arguments: Any) -> None:
+        """Every argument in its final form: `cnnspec.ops.bind` makes ops."""
+        self.__dict__.update(arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"{self.name} cannot change")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"{self.name} cannot change")
 
     # ------------------------------------------------------------------------------ the rules
 
@@ -262,21 +276,23 @@ class Op(ABC):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments in their final form, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-
-    def _key(self) -> tuple[Any, ...]:
-        return (type(self), *self.__dict__.values())
+        return {name: getattr(self, name) for name in self._fields}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())
         return f"{self.name}({given})"
 
+
+INFERRED = frozenset(
+    ("in_channels", "in_features", "num_features", "num_channels", "normalized_shape", "embed_dim")
+)
+"""Arguments of torch's layers that are inferred from the input, and so no arguments here."""
 
 RULES = (
     "infer",
@@ -293,9 +309,9 @@ RULES = (
 """What every operation has to say. The registry refuses one that lacks any of them."""
 
 
-def slots_of(op: type[Op]) -> dict[str, Field[Any]]:
+def slots_of(op: type[Op]) -> Mapping[str, Field[Any]]:
     """The dataclass field of each argument, by name; its slot is `metadata["slot"]`."""
-    return {f.name: f for f in fields(op)}  # type: ignore[arg-type]  # made one by __init_subclass__
+    return op._fields
 
 
 class Stateless(Op, abstract=True):
@@ -330,15 +346,24 @@ def field_docs(op: type[Op]) -> dict[str, str]:
     """What each argument means, by name: the docstring that follows its field in the source."""
     found: dict[str, str] = {}
     for owner in reversed(op.__mro__):
-        if not issubclass(owner, Op) or owner is Op:
-            continue
-        body = ast.parse(dedent(getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)  # the source of a class
-        for declared, after in pairwise(body.body):
-            match declared, after:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    found[name] = cleandoc(text)
+        if issubclass(owner, Op) and owner is not Op:
+            found |= _documented(owner.__module__).get(owner.__name__, {})
     return {name: found.get(name, "") for name in slots_of(op)}
+
+
+@cache
+def _documented(module: str) -> Mapping[str, Mapping[str, str]]:
+    """The docstrings of fields in a module, by class and field."""
+    return {
+        node.name: {
+            declared.target.id: cleandoc(after.value.value)
+            for declared, after in pairwise(node.body)
+            if isinstance(declared, ast.AnnAssign)
+            and isinstance(declared.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        }
+        for node in ast.walk(ast.parse(getsource(sys.modules[module])))
+        if isinstance(node, ast.ClassDef)
+    }

@@ -59,7 +59,7 @@ def describe_value(value: object) -> str:
         case Mapping():
             return "a mapping"
         case _:
-            return "something that is not a plain value"
+            return "an operation"
 
 
 class Slot(ABC):
@@ -71,11 +71,6 @@ class Slot(ABC):
     def words(self) -> tuple[str, ...]:
         """Strings that stand for themselves here; any other string is an expression."""
         return ()
-
-    @property
-    def refers(self) -> bool:
-        """Whether a value is the name of a tensor, which is not evaluated."""
-        return False
 
     @property
     def refers(self) -> bool:

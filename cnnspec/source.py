@@ -14,7 +14,7 @@ __all__ = ["Source", "Span"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Source:
-    """The text of one spec and the name under which users know it (`specs/unet.yaml`, `<stdin>`)."""
+    """The text of one spec, and its name as users know it (`specs/unet.yaml`, `<stdin>`)."""
 
     name: str
     text: str
@@ -81,6 +81,14 @@ class Span:
     def to(self, other: Span) -> Span:
         """From the start of this span to the end of `other`."""
         return Span(self.source, self.line, self.column, other.end_line, other.end_column)
+
+    def inside(self, other: Span) -> bool:
+        """Whether all of this span lies in `other`."""
+        return (
+            self.source is other.source
+            and (other.line, other.column) <= (self.line, self.column)
+            and (self.end_line, self.end_column) <= (other.end_line, other.end_column)
+        )
 
     @property
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""What is known of a tensor before it exists: sizes, the role of each axis, and whether it has a batch.
+"""What is known of a tensor before it exists: sizes, roles of axes, whether it has a batch.
 
 The batch axis is never part of a shape here: `3x224x224` is one image. Values, dtypes and devices
 may not enter.

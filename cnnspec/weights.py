@@ -105,7 +105,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A stored tensor that is not learned by gradients: `fill` is its value everywhere at the start.
+    """A stored tensor that is not learned: `fill` is its value everywhere at the start.
 
     `values` instead holds all of them, flat, for a fixed kernel or table. A buffer that is not
     `persistent` is no part of the state dict and is not counted.

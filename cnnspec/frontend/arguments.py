@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Entry, Param, located
 from cnnspec.frontend.expressions import ExpressionError, Value, evaluate
 from cnnspec.frontend.param_types import PARAM_SLOTS
-from cnnspec.frontend.values import Bound, Env, Evaluator, Fault, OpValue
+from cnnspec.frontend.values import BROKEN, Bound, Env, Evaluator, Fault, OpValue
 from cnnspec.op import Op, slots_of
 from cnnspec.ops import bind
 from cnnspec.source import Span
@@ -66,28 +66,37 @@ class Arguments:
             self._literal[id(entry)] = bound, places
         return bound, places
 
-    def block(self, block: Block, entry: Entry, operation: OpValue, caller: Env, env: Env) -> None:
-        """Put the params of a called block into `env`, its scope. Raises `Fault`."""
-        given = _gathered(entry, operation, caller)
-        for name, (key, _, _) in given.items():
-            if block.param(name) is None:
+    def passed(self, block: Block, entry: Entry, operation: OpValue, env: Env) -> dict[str, Value]:
+        """What a call passes, evaluated in the caller's scope. Raises `Fault`."""
+        given = _gathered(entry, operation, env)
+        values: dict[str, Value] = {}
+        for name, (key, node, scope) in given.items():
+            param = block.param(name)
+            if param is None:
                 raise Fault(_unknown(block.name, key, [p.name.text for p in block.params]))
+            values[name] = self.evaluator.param(param.type, node, name, scope, literal=False)
+        for param in block.params:
+            if param.required and param.name.text not in values:
+                raise Fault(
+                    error(
+                        "missing-argument",
+                        f"`{block.name}` needs `{param.name.text}`",
+                        entry.key.span,
+                    )
+                )
+        return values
+
+    def block(self, block: Block, passed: Mapping[str, Value], env: Env) -> None:
+        """Put the params of a called block into `env`, its scope. Raises `Fault`."""
         for param in block.params:
             name = param.name.text
-            if name in given:
-                _, node, scope = given[name]
-                value = self.evaluator.param(param.type, node, name, scope, literal=False)
-            elif param.required:
-                raise Fault(
-                    error("missing-argument", f"`{block.name}` needs `{name}`", entry.key.span)
-                )
-            else:
-                value = self.default(param, env)
-            env.variables[name] = value
+            env.variables[name] = passed[name] if name in passed else self.default(param, env)
 
     def default(self, param: Param, env: Env) -> Value:
         """The default of a param, which may use earlier ones and `input`. Raises `Fault`."""
         name = param.name.text
+        if param.broken:
+            return BROKEN
         if param.literal is not None:
             return self.evaluator.param(param.type, param.literal, name, env, literal=True)
         if param.text is not None:

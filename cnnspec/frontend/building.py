@@ -62,16 +62,13 @@ class GraphBuilder:
 
     def claim(self, path: str, span: Span) -> None:
         """Give a path to the entry at `span`; `Fault` if it is another's."""
-        first = self._paths.setdefault(path, span)
-        if first is not span:
-            raise Fault(
-                error(
-                    "duplicate-name",
-                    f"two entries have the path `{path}`",
-                    span,
-                    notes=[Note("the first is here", first)],
-                )
-            )
+        first = self._paths.get(path)
+        if first is not None:
+            # Two turns of a loop stand at one place.
+            notes = [Note("the first is here", first)] if first is not span else []
+            message = f"two entries have the path `{path}`"
+            raise Fault(error("duplicate-name", message, span, notes=notes))
+        self._paths[path] = span
 
     def infer(self, op: Op, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Output tensors of an op, inferred once for equal ops and inputs; raises `Reject`."""

@@ -6,7 +6,7 @@ keys. Parsed expressions are inside; values, tensors and shapes are not. `parsin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,11 +78,14 @@ class Param:
     literal: tree.Node | None = None
     expression: tuple[Piece, Expression] | None = None
     text: tuple[Piece, Template] | None = None
+    broken: bool = False
+    """Whether it has been reported; nothing is known of its value."""
 
     @property
     def required(self) -> bool:
         """Whether a caller has to pass it."""
-        return self.literal is None and self.expression is None and self.text is None
+        given = (self.literal, self.expression, self.text)
+        return not self.broken and all(default is None for default in given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +166,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
-    """One input of a join: a `reference` to a tensor, an `entry`, or, with neither, the identity."""
+    """One input of a join: a `reference` to a tensor, an `entry`, or neither: the identity."""
 
     span: Span
     reference: tuple[Piece, Template] | None = None
@@ -184,7 +187,17 @@ class Block:
     assertions: tuple[Assertion, ...] = ()
     inline: bool = False
     broken: bool = False
-    """Whether it has errors of its own, so that a call can only add to the noise."""
+    """Whether there is nothing to call; what is wrong has been reported."""
+
+    def tensor_names(self) -> Iterator[str]:
+        """Names its entries may give, as written, in Sequentials and joins too."""
+        stack = list(self.entries)
+        while stack:
+            entry = stack.pop()
+            if entry.name is not None:
+                yield entry.name[1].text
+            stack.extend(entry.entries)
+            stack.extend(branch.entry for branch in entry.branches if branch.entry is not None)
 
     def param(self, name: str) -> Param | None:
         """The param `name`, or None."""
@@ -217,6 +230,8 @@ class Document:
     preprocess: Mapping[str, object] | None = None
     labels: tuple[str, ...] | None = None
     description: str = ""
+    broken: bool = False
+    """Whether the file could not be read as a spec at all; what is wrong has been reported."""
 
     @property
     def runnable(self) -> bool:

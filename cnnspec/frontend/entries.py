@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, replace
 
-from cnnspec.diagnostics import did_you_mean, error
+from cnnspec.diagnostics import SILENCEABLE, did_you_mean, error, nearest
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import CONTROLS, Block, Branch, Document, Entry, Piece
 from cnnspec.frontend.expressions import Expression, Template
@@ -17,8 +17,9 @@ from cnnspec.frontend.initialisers import read_init
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.reading import Reader, StaticScope
-from cnnspec.op import Op, slots_of
+from cnnspec.op import INFERRED, Op, slots_of
 from cnnspec.ops import registry
+from cnnspec.weights import Init
 
 __all__ = ["EntryParser", "names_written"]
 
@@ -58,7 +59,7 @@ class EntryParser:
 
     def entries(self, node: tree.Node, scope: StaticScope, what: str) -> tuple[Entry, ...]:
         """The entries of a list."""
-        sequence = self.reader.sequence(node, what)
+        sequence = self.reader.sequence(node, what, "start each entry with `- `")
         if sequence is None:
             return ()
         return tuple([self.entry(item, scope) for item in sequence.items])
@@ -87,30 +88,33 @@ class EntryParser:
                 node.items[0][0] if node.items else node,
                 help="an entry is one operation, with its control keys beside it",
             )
-            return _broken(tree.Scalar("", node.span), node)
+            broken = _broken(tree.Scalar("", node.span), node)
+            return replace(broken, name=self._template(controls, "name", scope))
         if len(operations) > 1:
-            return self._two_operations(node, operations)
+            known = [(k, v) for k, v in operations if self._is_operation(k.text)]
+            key, body = (known or operations)[0]
+            self._other_keys(key, [k for k, _ in operations if k is not key], known)
+            operation = self._operation(key, body, controls, node, scope)
+            return replace(operation, broken=True)
         ((key, body),) = operations
         return self._operation(key, body, controls, node, scope)
 
-    def _two_operations(
-        self, node: tree.Mapping, operations: list[tuple[tree.Scalar, tree.Node]]
-    ) -> Entry:
-        known = [k for k, _ in operations if self._is_operation(k.text)]
-        odd = [k for k, _ in operations if k not in known] or [k for k, _ in operations[1:]]
-        first = known[0] if known else operations[0][0]
-        for key in odd:
-            op = registry().get(first.text)
-            if key is first:
-                continue
-            if op is not None and key.text in slots_of(op):
+    def _other_keys(
+        self,
+        first: tree.Scalar,
+        others: list[tree.Scalar],
+        operations: list[tuple[tree.Scalar, tree.Node]],
+    ) -> None:
+        """Report keys that are neither controls nor the entry's operation, `first`."""
+        op = registry().get(first.text)
+        slots = slots_of(op) if op is not None else {}
+        for key in others:
+            if key.text in slots:
                 help = f"`{key.text}` is an argument: `{first.text}: {{{key.text}: ...}}`"
-            elif key in known:
+            elif any(key is operation for operation, _ in operations):
                 help = "each operation is an entry of its own: start it with `- `"
             else:
-                help = did_you_mean(key.text, CONTROLS) or did_you_mean(
-                    key.text, slots_of(op) if op else ()
-                )
+                help = did_you_mean(key.text, CONTROLS) or did_you_mean(key.text, slots)
             self.problems.add(
                 error(
                     "unknown-control",
@@ -120,7 +124,6 @@ class EntryParser:
                     help=help,
                 )
             )
-        return _broken(first, node)
 
     def _is_operation(self, name: str) -> bool:
         return (
@@ -138,11 +141,13 @@ class EntryParser:
         node: tree.Node,
         scope: StaticScope,
     ) -> Entry:
-        before = len(self.problems.errors)
-        loop = repeat = None
+        if not controls:
+            return self._resolved(key, body, node, scope)
+        loop = repeat = when = None
         outer = scope
         if "for" in controls:
-            text = self.reader.scalar(controls["for"][1], "`for`")
+            help = "for example `for: i in [1, 2, 3]`"
+            text = self.reader.scalar(controls["for"][1], "`for`", help)
             loop = self.reader.loop(Piece(text), scope) if text else None
             if loop:
                 scope = scope.binding(loop[1].targets.names)
@@ -151,31 +156,35 @@ class EntryParser:
                 self.reader.error(
                     "two-loops", "an entry has `for` or `repeat`, not both", controls["repeat"][0]
                 )
-            repeat = self._expression(controls["repeat"][1], "`repeat`", outer)
+            repeat = self._repeat(controls["repeat"][1], outer)
         entry = self._resolved(key, body, node, scope)
-        when = (
-            self._expression(controls["when"][1], "`when`", scope) if "when" in controls else None
-        )
-        init = ()
-        if "init" in controls:
-            if entry.kind not in ("op", "slot", "join"):
-                self.reader.error(
-                    "control-not-here", "`init` belongs to a single operation", controls["init"][0]
-                )
-            else:
-                init = read_init(self.reader, controls["init"][1])
+        if "when" in controls:
+            when = self._expression(controls["when"][1], "`when`", scope)
+        name = self._template(controls, "name", scope)
+        source = self._source(controls, scope)
+        share = self._template(controls, "share", scope)
+        read = {
+            "name": name,
+            "from": source,
+            "for": loop,
+            "repeat": repeat,
+            "when": when,
+            "share": share,
+        }
         return replace(
             entry,
-            name=self._template(controls, "name", scope),
-            source=self._source(controls, scope),
+            name=name,
+            source=source,
             loop=loop,
             repeat=repeat,
             when=when,
             inline=self._inline(controls, entry),
-            share=self._template(controls, "share", scope),
-            init=init,
+            share=share,
+            init=self._init(controls, entry),
             allow=self._allow(controls),
-            broken=entry.broken or len(self.problems.errors) > before,
+            broken=entry.broken
+            or ("for" in controls and "repeat" in controls)
+            or any(key in controls and value is None for key, value in read.items()),
         )
 
     # -------------------------------------------------------------------------------- controls
@@ -185,6 +194,29 @@ class EntryParser:
     ) -> tuple[Piece, Expression] | None:
         text = self.reader.scalar(node, what)
         return self.reader.expression(Piece(text), scope) if text else None
+
+    def _repeat(self, node: tree.Node, scope: StaticScope) -> tuple[Piece, Expression] | None:
+        found = self._expression(node, "`repeat`", scope)
+        if found is None:
+            return None
+        value = self.reader.plain(node)
+        if not isinstance(value, str) and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 0
+        ):
+            self.reader.error("repeat-count", "`repeat` must be an integer of at least 0", node)
+            return None
+        return found
+
+    def _init(
+        self, controls: dict[str, tuple[tree.Scalar, tree.Node]], entry: Entry
+    ) -> tuple[tuple[tree.Scalar, Init], ...]:
+        if "init" not in controls:
+            return ()
+        key, node = controls["init"]
+        if entry.kind in ("op", "slot", "join"):
+            return read_init(self.reader, node)
+        self.reader.error("control-not-here", "`init` belongs to a single operation", key)
+        return ()
 
     def _template(
         self, controls: dict[str, tuple[tree.Scalar, tree.Node]], key: str, scope: StaticScope
@@ -205,11 +237,11 @@ class EntryParser:
             items = node.items
         elif isinstance(node, tree.Mapping):
             items = [value for _, value in node.items]
+        fine = True
         for item in items:
             text = self.reader.scalar(item, "`from`")
-            if text:
-                self.reader.template(Piece(text), scope)
-        return node
+            fine = bool(text and self.reader.template(Piece(text), scope)) and fine
+        return node if fine else None
 
     def _inline(self, controls: dict[str, tuple[tree.Scalar, tree.Node]], entry: Entry) -> bool:
         if "inline" not in controls:
@@ -229,8 +261,17 @@ class EntryParser:
             return frozenset()
         node = controls["allow"][1]
         items = node.items if isinstance(node, tree.Sequence) else (node,)
-        texts = [self.reader.scalar(item, "`allow`") for item in items]
-        return frozenset(text.text for text in texts if text)
+        found: set[str] = set()
+        for item in items:
+            text = self.reader.scalar(item, "`allow`")
+            if text is None:
+                continue
+            if text.text not in SILENCEABLE:
+                help = did_you_mean(text.text, SILENCEABLE) or f"there are {', '.join(SILENCEABLE)}"
+                message = f"there is no warning `{text.text}`"
+                self.reader.error("unknown-warning", message, text, help=help)
+            found.add(text.text)
+        return frozenset(found)
 
     # ------------------------------------------------------------------------------ operations
 
@@ -285,6 +326,8 @@ class EntryParser:
                     help=did_you_mean(prefix, self.document.imports),
                 )
                 return None
+            if imported.broken:
+                return None
             if name not in imported.blocks:
                 self.reader.error(
                     "unknown-operation",
@@ -325,7 +368,7 @@ class EntryParser:
         for name, value in mapping.items if mapping else ():
             given.add(name.text)
             if name.text not in slots:
-                self._unknown_argument(op.name, name, slots)
+                given.add(self._unknown_argument(op.name, name, slots))
                 fine = False
                 continue
             slot = slots[name.text].metadata["slot"]
@@ -341,7 +384,8 @@ class EntryParser:
                 fine = False
         return fine
 
-    def _unknown_argument(self, owner: str, name: tree.Scalar, known: Iterable[str]) -> None:
+    def _unknown_argument(self, owner: str, name: tree.Scalar, known: Iterable[str]) -> str:
+        """Report an argument that is not there; gives the one that was probably meant, or ""."""
         if name.text in CONTROLS:
             self.reader.error(
                 "control-inside",
@@ -349,19 +393,21 @@ class EntryParser:
                 name,
                 help=f"`{name.text}` stands beside the operation, not among its arguments",
             )
-            return
+            return ""
+        if name.text in INFERRED:
+            help = f"`{name.text}` is inferred from the input: leave it out"
+        else:
+            help = did_you_mean(name.text, known)
         self.reader.error(
-            "unknown-argument",
-            f"`{owner}` has no argument `{name.text}`",
-            name,
-            help=did_you_mean(name.text, known),
+            "unknown-argument", f"`{owner}` has no argument `{name.text}`", name, help=help
         )
+        return nearest(name.text, known) or ""
 
     def _call(
         self, block: Block, key: tree.Scalar, body: tree.Node | None, scope: StaticScope
     ) -> bool:
         mapping = self.reader.mapping(body, f"the arguments of `{key.text}`") if body else None
-        if body is not None and mapping is None:
+        if block.broken or (body is not None and mapping is None):
             return False
         fine = True
         given: set[str] = set()
@@ -369,7 +415,8 @@ class EntryParser:
             given.add(name.text)
             param = block.param(name.text)
             if param is None:
-                self._unknown_argument(key.text, name, [p.name.text for p in block.params])
+                names = [p.name.text for p in block.params]
+                given.add(self._unknown_argument(key.text, name, names))
                 fine = False
             else:
                 fine = self.param_value(param.type, value, name.text, scope) and fine
@@ -384,7 +431,7 @@ class EntryParser:
     def param_value(self, type: str, node: tree.Node, name: str, scope: StaticScope) -> bool:
         """Check what is passed for a param of a type, as far as the text tells."""
         if type == "op":
-            return self._operation_value(node, scope)
+            return self.operation_value(node, scope)
         if type == "str":
             text = self.reader.scalar(node, f"`{name}`")
             return bool(text and self.reader.template(Piece(text), scope))
@@ -395,7 +442,7 @@ class EntryParser:
     def _cells(self, type: str, node: tree.Node, name: str, scope: StaticScope) -> bool:
         """A list written out: rows of a table are literal, items of a list may be computed."""
         if type == "table":
-            return self.reader._accepted(node, PARAM_SLOTS[type], 1, name, self.reader.plain(node))
+            return self.reader.accepted(node, PARAM_SLOTS[type], 1, name, self.reader.plain(node))
         if isinstance(node, tree.Mapping):
             self.reader.error("argument-type", f"`{name}` must be a list, not a mapping", node)
             return False
@@ -417,7 +464,7 @@ class EntryParser:
             return True
         return self.reader.expression(Piece(item), scope) is not None
 
-    def _operation_value(self, node: tree.Node, scope: StaticScope) -> bool:
+    def operation_value(self, node: tree.Node, scope: StaticScope) -> bool:
         """What stands in an operation slot: null, a name or expression, or an op with arguments."""
         if isinstance(node, tree.Scalar):
             if node.absent or self.reader.literal(node) is None:

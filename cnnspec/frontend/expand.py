@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
+from cnnspec.diagnostics import Diagnostic, Note, Reject, did_you_mean, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.arguments import Arguments
 from cnnspec.frontend.building import GraphBuilder
@@ -71,7 +71,7 @@ class Expander:
             current = Result((("", next(iter(values.values()))),))
             level.define("input", current)
         root = Scope("", name, None, {}, None, top.span, inputs=tuple(values.values()))
-        place = Place(Env(self.document, variables, level), Naming(""), root, None, top)
+        place = Place(Env(self.document, top, variables, level), Naming(""), root, None)
         last = self._entries(top.entries, place, current)
         outputs = self._network_outputs(top, place, last)
         self._assert(top.assertions, place)
@@ -95,10 +95,6 @@ class Expander:
         found: list[NetworkOutput] = []
         if not top.outputs:
             if last is None:
-                if not top.broken:
-                    self.problems.add(
-                        error("no-output", "the network has no entry", top.span.part(0, 1))
-                    )
                 return ()
             for name, value in last.values:
                 if value is not None:
@@ -189,13 +185,13 @@ class Expander:
 
     def _poison(self, entry: Entry, place: Place) -> Result:
         """Mark what an entry would have given as known to be missing."""
+        name: str | None = None
         if entry.name is not None:
-            if entry.name[1].is_literal:
-                place.level.define(entry.name[1].text, _POISON)
-            else:
-                with suppress(Fault, Poisoned):
-                    place.level.define(self.evaluator.template(entry.name, place.env), _POISON)
-        place.naming.take(None)
+            with suppress(Fault, Poisoned):
+                name = self.evaluator.template(entry.name, place.env)
+        if entry.inline or entry.loops or (entry.name is not None and name is None):
+            place.level.lose()
+        place.level.define(place.naming.take(name), _POISON)
         return _POISON
 
     def _record(self, fault: Fault, place: Place) -> None:
@@ -329,20 +325,19 @@ class Expander:
     def _op(self, entry: Entry, operation: OpValue, place: Place, current: Result | None) -> Result:
         op_type = operation.op
         assert op_type is not None  # the caller has looked
-        inputs: list[Input] = []
-        if op_type.arity.most != 0:
-            inputs = self.references.inputs(entry, place, current)
-        elif entry.source is not None:
+        if op_type.arity.most == 0 and entry.source is not None:
             raise Fault(error("input-count", f"`{op_type.name}` takes no input", entry.source.span))
-
-        own = len(inputs)
+        own = self.references.count(entry) if op_type.arity.most != 0 else 0
+        named: list[Input] = []
 
         def read(node: tree.Node, env: Env) -> int:
-            inputs.append((self.references.read(node, replace(place, env=env)), node.span))
-            return len(inputs) - 1
+            named.append((self.references.read(node, replace(place, env=env)), node.span))
+            return own + len(named) - 1
 
+        # Arguments come first: what is wrong with them is wrong whatever the input is.
         op, places = self.arguments.op(op_type, entry, operation, place.env, read)
-        return self._build(entry, op, inputs, places, place, own)
+        inputs = self.references.inputs(entry, place, current) if own else []
+        return self._build(entry, op, [*inputs, *named], places, place, own)
 
     def _build(
         self,
@@ -353,7 +348,7 @@ class Expander:
         place: Place,
         own: int,
     ) -> Result:
-        """Infer, name and add one node. Inputs after the first `own` are those its arguments name."""
+        """Infer, name and add one node. Its arguments name the inputs after the first `own`."""
         tensors = tuple([self.builder.tensor(value) for value, _ in inputs])
         self._check_inputs(entry, op, inputs, tensors, own)
         try:
@@ -364,7 +359,10 @@ class Expander:
                 span = places.get(reject.at)
             elif reject.at is not None and reject.at < len(inputs):
                 span = inputs[reject.at][1]
-            raise Fault(reject.located(span or entry.key.span)) from None
+            notes = []
+            if span is not None and not span.inside(entry.span):
+                notes = [Note(f"for `{entry.key.text}` at {entry.key.span}", entry.key.span)]
+            raise Fault(reject.located(span or entry.key.span, notes)) from None
         self.builder.charge(1, entry.key.span)
         init = self._init(entry, op, Site(tensors, outputs), place)
         name = self._name(entry, place)
@@ -379,12 +377,11 @@ class Expander:
             scope=place.scope,
             named=name is not None,
             init=init,
-            allow=entry.allow,
+            allow=entry.allow | place.allow,
         )
         names = [str(n) for n in range(len(outputs))] if op.outputs_named else [""]
-        result = Result(
-            tuple(zip(names, node.outputs, strict=True)), nodes=(node.index, node.index + 1)
-        )
+        outcome = tuple(zip(names, node.outputs, strict=True))
+        result = Result(outcome, nodes=(node.index, node.index + 1), name=local)
         place.level.define(local, result)
         return result
 
@@ -481,7 +478,8 @@ class Expander:
         )
         place.scope.members.append(scope)
         inner = level if level is not None else Level(place.level)
-        return local, Place(place.env.inside(inner), Naming(path), scope, place.frame, place.block)
+        env, allow = place.env.inside(inner), place.allow | entry.allow
+        return local, Place(env, Naming(path), scope, place.frame, allow)
 
     def _close(self, scope: Scope, given: Result | None, result: Result) -> None:
         if given is not None:
@@ -502,7 +500,8 @@ class Expander:
                 )
             given = Result((("", inputs[0][0]),))
         if entry.inline and entry.name is None:
-            last = self._entries(entry.entries, place, given)
+            inside = replace(place, allow=place.allow | entry.allow)
+            last = self._entries(entry.entries, inside, given)
             if last is None:
                 raise Fault(self._nothing(entry))
             return last
@@ -583,24 +582,26 @@ class Expander:
             raise Poisoned
         if self._calls >= MAX_CALLS:
             raise Fault(self._endless(block, entry, place))
+        passed = self.arguments.passed(block, entry, operation, place.env)
         given = self.references.block_inputs(entry, block, place, current)
         inline = (entry.inline or block.inline) and entry.name is None
         level = Level(outer=place.level if inline else None)
         for name, value in given.items():
             level.entries[name] = Result((("", value),))
-        env = Env(document, {}, level)
-        self.arguments.block(block, entry, operation, place.env, env)
+        env = Env(document, block, {}, level)
+        self.arguments.block(block, passed, env)
         definition = (document.source.name, block.name)
         frame = Frame(entry.key.text, entry.key.span, shown_loops(place.env.loops), place.frame)
         first = len(self.builder.nodes)
         if inline:
             local = ""
-            inner = Place(env, place.naming, place.scope, frame, block)
+            allow = place.allow | entry.allow
+            inner = Place(env, place.naming, place.scope, frame, allow)
         else:
             local, opened = self._open(
                 entry, place, entry.key.text, definition, env.variables, level
             )
-            inner = replace(opened, env=env, frame=frame, block=block)
+            inner = replace(opened, env=env, frame=frame)
         start = Result((("", next(iter(given.values()))),)) if not block.inputs else None
         self._calls += 1
         try:
@@ -618,13 +619,15 @@ class Expander:
             last = Result(values)
         if last is None:
             raise Fault(self._nothing(entry))
-        result = Result(last.values, None, (first, len(self.builder.nodes)))
+        nodes = first, len(self.builder.nodes)
+        result = Result(last.values, None, nodes, name=local, hidden=level)
         if inline:
-            for name, value in result.values:
+            for name, output in result.values:
                 if name:
-                    place.level.define(name, Result((("", value),)))
+                    place.level.define(name, Result((("", output),)))
             return result
         inner.scope.inputs = tuple(given.values())
+        inner.scope.input_names = tuple(given)
         inner.scope.outputs = tuple((name, v) for name, v in result.values if v is not None)
         place.level.define(local, result)
         return result

@@ -84,7 +84,7 @@ _HINTS: Final[Mapping[str, str]] = {
     ">>": "write `// 2**n`",
     "{": "names stand without braces here",
     "}": "names stand without braces here",
-    "$": "names stand without `$`",
+    "$": "names stand without `$` and braces: write `w`, not `${w}`",
     "\u00d7": "write `*`",
     "\u2212": "write `-`",
     "\u2264": "write `<=`",

@@ -5,12 +5,11 @@ The only part of the frontend that reads files.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
+from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import (
     Diagnostic,
     EnvironmentFailure,
@@ -28,8 +27,8 @@ from cnnspec.frontend.names import Level
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.parsing import parse_document
 from cnnspec.frontend.problems import Problems
-from cnnspec.frontend.reader import read, read_bytes
-from cnnspec.frontend.values import Env, Fault, Poisoned
+from cnnspec.frontend.reader import MAX_BYTES, read, read_bytes
+from cnnspec.frontend.values import BROKEN, Env, Fault, Poisoned
 from cnnspec.ir import Graph
 from cnnspec.slots import LARGEST_INT
 from cnnspec.source import Source, Span
@@ -48,9 +47,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A document without errors, and the warnings about its text."""
+    """A document, and what was found about its text before anything was expanded."""
 
     document: Document
+    errors: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
 
 
@@ -62,14 +62,15 @@ def bundled_specs() -> dict[str, Path]:
 
     They lie in the package of a wheel, and in `specs/` of a checkout.
     """
-    for folder in (Path(str(files("cnnspec"))) / "specs", Path(__file__).parents[2] / "specs"):
+    package = Path(__file__).parents[1]
+    for folder in (package / "specs", package.parent / "specs"):
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {}
 
 
 def bundled_names() -> Iterator[tuple[str, Path, str | None]]:
-    """Every name a bundled network has: `(name, file, variant)`, the variant None for the file's own.
+    """Names of the bundled networks: `(name, file, variant)`, no variant for the file's own.
 
     Files' own names come first, so that they win over a variant of another file.
     """
@@ -128,23 +129,26 @@ def load_text(text: str | bytes, name: str = "<text>") -> Loaded:
 def _read_file(path: Path, name: str) -> Source:
     try:
         if path.is_dir():
-            raise EnvironmentFailure(f"{name} is a directory", help="name a spec in it")
-        return read_bytes(name, path.read_bytes())
+            raise EnvironmentFailure(f"`{name}` is a directory", help="name a spec in it")
+        with path.open("rb") as file:
+            return read_bytes(name, file.read(MAX_BYTES + 1))
     except FileNotFoundError:
         near = did_you_mean(path.stem, bundled_specs()) if path.parent == Path() else ""
-        raise EnvironmentFailure(f"there is no file {name}", help=near) from None
+        raise EnvironmentFailure(f"there is no file `{name}`", help=near) from None
     except OSError as failure:
         reason = (failure.strerror or "it cannot be read").lower()
-        raise EnvironmentFailure(f"{name} cannot be read: {reason}") from None
+        raise EnvironmentFailure(f"`{name}` cannot be read: {reason}") from None
     except ValueError:
         raise EnvironmentFailure("the path has a character no path can have") from None
 
 
+@collector_paused()
 def _load(source: Source, path: Path | None) -> Loaded:
     problems = Problems()
     document = _Loader(problems, path).document(source, path, ())
-    problems.stop()
-    return Loaded(document, problems.warnings)
+    if document.broken:
+        problems.stop()
+    return Loaded(document, problems.errors, problems.warnings)
 
 
 class _Loader:
@@ -167,6 +171,7 @@ class _Loader:
             root = read(source)
             parse_document(root, document, problems, lambda node: self._import(node, path, chain))
         except SpecError as failure:
+            document.broken = True
             for diagnostic in failure.diagnostics:
                 self.problems.add(diagnostic)
         if problems is not self.problems:
@@ -178,7 +183,7 @@ class _Loader:
         self, node: tree.Scalar, path: Path | None, chain: tuple[tuple[Path, str], ...]
     ) -> Document | None:
         if path is None or self.folder is None:
-            return self._refuse(
+            return self._refused(
                 "import-no-folder",
                 "this spec is no file, so there is no folder to import from",
                 node,
@@ -186,9 +191,9 @@ class _Loader:
         try:
             target = (path.parent / node.text).resolve()
         except (OSError, ValueError):
-            return self._refuse("import-not-found", "this is no path", node)
+            return self._refused("import-not-found", "this is no path", node)
         if not target.is_relative_to(self.folder):
-            return self._refuse(
+            return self._refused(
                 "import-outside",
                 f"`{node.text}` lies outside the folder of the spec",
                 node,
@@ -196,23 +201,26 @@ class _Loader:
             )
         if any(target == known for known, _ in chain):
             names = [name for _, name in chain]
-            cycle = " -> ".join([*names, node.text])
-            return self._refuse("import-cycle", f"the imports go round in a circle: {cycle}", node)
+            cycle = " -> ".join([*names, _shown(target, path, names[-1])])
+            return self._refused("import-cycle", f"the imports go round in a circle: {cycle}", node)
         if target in self.loaded:
             return self.loaded[target]
         shown = _shown(target, path, chain[-1][1])
         try:
             source = _read_file(target, shown)
         except EnvironmentFailure as failure:
-            return self._refuse("import-not-found", failure.message, node)
+            return self._refused("import-not-found", failure.message, node)
         except SpecError as failure:
             for diagnostic in failure.diagnostics:
                 self.problems.add(diagnostic)
             return None
         return self.document(source, target, chain)
 
-    def _refuse(self, code: str, message: str, node: tree.Scalar, help: str = "") -> None:
+    def _refused(
+        self, code: str, message: str, node: tree.Scalar, help: str = ""
+    ) -> Document | None:
         self.problems.add(error(code, message, node.span, help=help))
+        return None
 
 
 def _shown(target: Path, importer: Path, importer_name: str) -> str:
@@ -227,6 +235,7 @@ def _shown(target: Path, importer: Path, importer_name: str) -> str:
 # ------------------------------------------------------------------------------------ expansion
 
 
+@collector_paused()
 def expand(
     loaded: Loaded,
     *,
@@ -244,7 +253,11 @@ def expand(
         SpecError: the network cannot be built.
     """
     document = loaded.document
+    problems = Problems()
+    for found in loaded.errors:
+        problems.add(found)
     if document.top is None:
+        problems.stop()
         raise SpecError(
             [
                 error(
@@ -255,12 +268,11 @@ def expand(
             ]
         )
     chosen = _variant(document, variant)
-    problems = Problems()
     expander = Expander(document, problems)
     variables = _params(expander, document, chosen, params or {}, problems)
-    problems.stop()
     tensors, symbols = _inputs(expander, document, variables, inputs or {}, problems)
-    problems.stop()
+    if len(tensors) < max(1, len(document.inputs)):
+        problems.stop()
     for name, size in symbols.items():
         variables.setdefault(name, size)
     name = chosen.name.text if chosen else document.name
@@ -277,7 +289,6 @@ def _metadata(
     return {
         "spec": text,
         "spec_name": document.source.name,
-        "spec_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "variant": variant.name.text if variant else None,
         "params": {name: str(value) for name, value in (params or {}).items()},
         "description": document.description,
@@ -289,24 +300,23 @@ def _metadata(
 def _variant(document: Document, name: str | None) -> Variant | None:
     if name is None or name == document.name:
         return None
-    seen = {name}
     variant = document.variants.get(name)
-    while variant is not None and variant.alias is not None:
-        target = variant.alias.text
-        if target == document.name:
+    for _ in document.variants:
+        if variant is None or variant.alias is None:
+            break
+        if variant.alias.text == document.name:
             return None
-        if target in seen:
-            raise SpecError(
-                [error("alias-cycle", f"`{name}` is an alias of itself", variant.alias.span)]
-            )
-        seen.add(target)
-        variant = document.variants.get(target)
+        variant = document.variants.get(variant.alias.text)
     if variant is None:
         names = (document.name, *document.variants)
         raise EnvironmentFailure(
-            f"{document.source.name} has no variant {name}",
+            f"`{document.source.name}` has no variant `{name}`",
             help=did_you_mean(name, names)
-            or (f"its variants are {', '.join(names)}" if document.variants else "it has none"),
+            or (
+                f"its variants are {', '.join(names)}"
+                if document.variants
+                else "it has no variants"
+            ),
         )
     return variant
 
@@ -323,13 +333,13 @@ def _params(
     for name in given:
         if name not in known:
             raise EnvironmentFailure(
-                f"{document.source.name} has no param {name}",
+                f"`{document.source.name}` has no param `{name}`",
                 help=did_you_mean(name, known)
-                or (f"its params are {', '.join(known)}" if known else "it has none"),
+                or (f"its params are {', '.join(known)}" if known else "it has no params"),
             )
     chosen = {key.text: node for key, node in variant.values} if variant else {}
     variables: dict[str, Value] = {}
-    env = Env(document, variables, Level())
+    env = Env(document, document.top, variables, Level())
     for param in document.top.params:
         name = param.name.text
         try:
@@ -353,8 +363,9 @@ def _params(
                 variables[name] = expander.arguments.default(param, env)
         except Fault as fault:
             problems.add(fault.diagnostic)
+            variables[name] = BROKEN
         except Poisoned:
-            continue
+            variables[name] = BROKEN
     return variables
 
 
@@ -372,7 +383,7 @@ def _given(expander: Expander, type: str, name: str, value: object, env: Env) ->
             return found
         return PARAM_SLOTS[type].accept(value, 1)
     except Reject as reject:
-        raise EnvironmentFailure(f"param {name} {reject.message}", help=reject.help) from None
+        raise EnvironmentFailure(f"param `{name}` {reject.message}", help=reject.help) from None
 
 
 def _inputs(
@@ -389,7 +400,7 @@ def _inputs(
     for name in given:
         if name not in names and name not in symbols_known:
             raise EnvironmentFailure(
-                f"{document.source.name} has no input or symbol {name}",
+                f"`{document.source.name}` has no input or symbol `{name}`",
                 help=did_you_mean(name, (*names, *symbols_known))
                 or f"its inputs are {', '.join(names)}",
             )
@@ -414,7 +425,8 @@ def _inputs(
             set_by[dimension.symbol] = declared.name.text
     places: dict[str, Span] = {}
     tensors: dict[str, Tensor] = {}
-    env = Env(document, variables, Level())
+    assert document.top is not None  # checked by `expand`
+    env = Env(document, document.top, {**variables, **symbols}, Level())
     for declared in document.inputs:
         override = given.get(declared.name.text)
         try:
@@ -424,6 +436,8 @@ def _inputs(
             )
         except Fault as fault:
             problems.add(fault.diagnostic)
+            continue
+        except Poisoned:
             continue
         if override is not None:
             shape = _shape(override, declared.name.text, len(shape))
@@ -443,6 +457,8 @@ def _dimension(
     piece, symbol, expression = dimension.piece, dimension.symbol, dimension.expression
     if symbol is not None and symbol in symbols and (expression is None or symbol not in places):
         return symbols[symbol]
+    if expression is None and symbol is None:
+        raise Poisoned
     if expression is None:
         raise Fault(
             error(
@@ -463,6 +479,7 @@ def _dimension(
         )
     if symbol is not None:
         known = symbols.setdefault(symbol, value)
+        env.variables.setdefault(symbol, value)
         first = places.setdefault(symbol, piece.span)
         if known != value:
             raise Fault(
@@ -480,16 +497,16 @@ def _size(value: object, name: str) -> int:
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_INT:
-        raise EnvironmentFailure(f"{name} must be an integer of at least 1, not {value}")
+        raise EnvironmentFailure(f"`{name}` must be an integer of at least 1, not {value}")
     return value
 
 
 def _shape(value: object, name: str, rank: int) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)):
-        raise EnvironmentFailure(f"input {name} needs {rank} sizes, not {value}")
+        raise EnvironmentFailure(f"input `{name}` needs {rank} sizes, not {value}")
     if len(value) != rank:
         raise EnvironmentFailure(
-            f"input {name} has {rank} sizes, {len(value)} are given",
+            f"input `{name}` has {rank} sizes, {len(value)} are given",
             help="the batch is not written",
         )
-    return tuple(_size(size, f"a size of input {name}") for size in value)
+    return tuple(_size(size, f"a size of {name}") for size in value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cnnspec.diagnostics import Reject, did_you_mean
+from cnnspec.diagnostics import did_you_mean
 from cnnspec.frontend import tree
-from cnnspec.slots import Float, Size, Slot, Word, describe_value
+from cnnspec.slots import Float, Size, Slot, Word
 
 if TYPE_CHECKING:
     from cnnspec.frontend.reading import Reader
@@ -62,12 +62,9 @@ def read_preprocess(reader: Reader, node: tree.Node) -> dict[str, object]:
             )
             continue
         plain = reader.plain(value)
-        try:
-            accepted = slot.accept(plain, 2)
-        except Reject as reject:
-            reject.message = f"`{key.text}` {reject.message}"
-            reader.problems.add(reject.located(value.span))
+        if not reader.accepted(value, slot, 2, key.text, plain):
             continue
+        accepted = slot.accept(plain, 2)
         short = key.text == "resize" and not isinstance(plain, tuple)
         found[key.text] = plain if short else accepted
     return found
@@ -82,8 +79,6 @@ def read_labels(reader: Reader, node: tree.Node) -> tuple[str, ...]:
         if text is None:
             continue
         if text.text in found:
-            reader.error(
-                "duplicate-label", f"label {describe_value(text.text)} is there twice", item
-            )
+            reader.error("duplicate-label", f"label `{text.text}` is there twice", item)
         found.append(text.text)
     return tuple(found)

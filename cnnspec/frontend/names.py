@@ -55,13 +55,15 @@ class Result:
 
     With a single output its name is empty. `level` holds the names inside a Sequential, `nodes`
     the half-open range of node indices built. A `stand_in` was not built: any output of it is its
-    input.
+    input. `name` is the entry's own, and `hidden` the names inside a block, for messages only.
     """
 
     values: tuple[tuple[str, int | None], ...]
     level: Level | None = None
     nodes: tuple[int, int] = (0, 0)
     stand_in: bool = False
+    name: str = ""
+    hidden: Level | None = None
 
     @property
     def single(self) -> bool:
@@ -72,6 +74,12 @@ class Result:
     def poisoned(self) -> bool:
         """Whether something went wrong, reported already."""
         return any(value is None for _, value in self.values)
+
+    @property
+    def references(self) -> str:
+        """How the outputs are referred to, for messages."""
+        prefix = f"{self.name}." if self.name else ""
+        return ", ".join(f"`{prefix}{name}`" for name, _ in self.values)
 
     def output(self, name: str) -> int | None:
         """The value of one output; KeyError where there is none of that name."""
@@ -86,12 +94,24 @@ class Level:
     `outer` is the level of the caller of an inline block, which gets every name too.
     """
 
-    __slots__ = ("entries", "outer", "parent")
+    __slots__ = ("_uncertain", "entries", "outer", "parent")
 
     def __init__(self, parent: Level | None = None, outer: Level | None = None) -> None:
         self.entries: dict[str, Result] = {}
         self.parent = parent
         self.outer = outer
+        self._uncertain = False
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether entries went missing whose names are not known, here or further out."""
+        return self._uncertain or (self.parent is not None and self.parent.uncertain)
+
+    def lose(self) -> None:
+        """Note that entries went missing whose names are not known."""
+        self._uncertain = True
+        if self.outer is not None:
+            self.outer.lose()
 
     def define(self, name: str, result: Result) -> None:
         """Give `name` to a result, here and in the caller of an inline block."""
@@ -134,9 +154,24 @@ class Level:
                 return None
         return None
 
-    def suggestion(self, reference: str) -> str:
-        """Help for a reference that stands for nothing."""
-        return did_you_mean(reference, _readable(self.names()))
+    def explain(self, reference: str) -> tuple[tuple[str, ...], str]:
+        """Notes and help for a reference that stands for nothing."""
+        head, _, rest = reference.partition(".")
+        found = self.find(head)
+        if found is None or not rest:
+            return (), did_you_mean(reference, _readable(self.names()))
+        if found.hidden is not None and found.single:
+            known = found.hidden.find(rest) is not None
+            return (
+                (f"`{head}` is a block, whose insides are its own",),
+                f"list `{rest}` under the block's `outputs`" if known else "",
+            )
+        if found.level is not None:
+            inside = ", ".join(f"`{head}.{name}`" for name in list(found.level.entries)[:8])
+            return (), f"`{head}` has {inside}"
+        if not found.single:
+            return (), f"`{head}` has {found.references}"
+        return (f"`{head}` is a single tensor",), ""
 
 
 def _readable(names: Iterable[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from cnnspec.diagnostics import did_you_mean, error, warning
 from cnnspec.frontend import tree
@@ -27,9 +28,10 @@ from cnnspec.frontend.initialisers import read_init
 from cnnspec.frontend.metadata import read_labels, read_preprocess
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.problems import Problems
-from cnnspec.frontend.reading import Names, Reader, StaticScope
+from cnnspec.frontend.reading import OLD_BOOLEANS, Names, Reader, StaticScope
 from cnnspec.op import slots_of
 from cnnspec.ops import registry
+from cnnspec.slots import describe_value
 
 __all__ = ["BLOCK_KEYS", "EXPECTABLE", "FILE_KEYS", "LANGUAGE_VERSION", "parse_document"]
 
@@ -96,8 +98,8 @@ class _FileParser:
         self.document = document
         self.problems = problems
         self.load_import = load_import
-        self.reader = Reader(problems)
         self.entries = EntryParser(document, problems)
+        self.reader = self.entries.reader
         self.root: tree.Mapping | None = None
 
     def parse(self, root: tree.Node) -> None:
@@ -110,10 +112,12 @@ class _FileParser:
                     root.span,
                 )
             )
+            self.document.broken = True
             return
         self.root = root
         keys = {key.text: (key, value) for key, value in root.items}
         if not self._version(root, keys.get("cnnspec")):
+            self.document.broken = True
             return
         self._known_keys(root, FILE_KEYS, "a spec")
         document = self.document
@@ -166,18 +170,17 @@ class _FileParser:
         value = self.reader.literal(node) if isinstance(node, tree.Scalar) else None
         if value == LANGUAGE_VERSION and isinstance(value, int) and not isinstance(value, bool):
             return True
-        newer = isinstance(value, int) and value > LANGUAGE_VERSION
-        self.problems.add(
-            error(
-                "unknown-version",
-                f"this cnnspec reads version {LANGUAGE_VERSION} of the language"
-                + (f", the spec is in version {value}" if newer else ""),
-                node.span,
-                help="upgrade cnnspec (`pip install --upgrade cnnspec`)"
-                if newer
-                else f"write `cnnspec: {LANGUAGE_VERSION}`",
+        message = f"the version of the language must be the integer {LANGUAGE_VERSION}"
+        help = f"write `cnnspec: {LANGUAGE_VERSION}`"
+        if isinstance(node, tree.Scalar):
+            message += f", not {describe_value(value)}"
+        if isinstance(value, int) and not isinstance(value, bool) and value > LANGUAGE_VERSION:
+            message = (
+                f"the spec is in version {value} of the language, this cnnspec reads version "
+                f"{LANGUAGE_VERSION}"
             )
-        )
+            help = "upgrade cnnspec: `pip install --upgrade cnnspec`"
+        self.problems.add(error("unknown-version", message, node.span, help=help))
         return False
 
     def _known_keys(self, mapping: tree.Mapping, known: Iterable[str], what: str) -> None:
@@ -191,7 +194,7 @@ class _FileParser:
                     help=did_you_mean(key.text, known) or f"its keys are {', '.join(known)}",
                 )
 
-    # ------------------------------------------------------------- imports, defaults, metadata
+    # ------------------------------------------------------------- other files, arguments by op
 
     def _imports(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
         if "imports" not in keys:
@@ -202,7 +205,8 @@ class _FileParser:
                 continue
             path = self.reader.scalar(node, f"the path of import `{prefix.text}`")
             imported = self.load_import(path) if path else None
-            self.document.imports[prefix.text] = imported or Document(self.document.source)
+            unknown = Document(self.document.source, broken=True)
+            self.document.imports[prefix.text] = imported or unknown
 
     def _defaults(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
         if "defaults" in keys:
@@ -264,9 +268,9 @@ class _FileParser:
         if "blocks" not in keys:
             return
         mapping = self.reader.mapping(keys["blocks"][1], "`blocks`")
-        bodies: list[tuple[Block, tree.Mapping, int]] = []
+        bodies: list[tuple[Block, tree.Mapping]] = []
         for name, node in mapping.items if mapping else ():
-            before = len(self.problems.errors)
+            misnamed = True
             if not _BLOCK_NAME.fullmatch(name.text) or name.text in RESERVED:
                 self.reader.error(
                     "bad-name",
@@ -276,10 +280,13 @@ class _FileParser:
                 )
             elif name.text in registry():
                 self.reader.error("bad-name", f"`{name.text}` is a join of the language", name)
+            else:
+                misnamed = False
             body = self.reader.mapping(node, f"block `{name.text}`")
             if body is None:
+                self.document.blocks[name.text] = Block(name.text, name, node.span, broken=True)
                 continue
-            block = Block(name.text, name, body.span)
+            block = Block(name.text, name, body.span, broken=misnamed)
             self._known_keys(body, BLOCK_KEYS, "a block")
             params = body.get("params")
             block.params = self._params(params, f"`{name.text}`", within=True) if params else ()
@@ -296,16 +303,16 @@ class _FileParser:
                 ]
                 block.inputs = tuple([t for t in texts if t and self._identifier(t, "an input")])
             self.document.blocks[name.text] = block
-            bodies.append((block, body, before))
-        for block, body, before in bodies:
+            bodies.append((block, body))
+        for block, body in bodies:
             self._fill(block, body)
-            block.broken = len(self.problems.errors) > before
 
     def _fill(self, block: Block, body: tree.Mapping) -> None:
         layers = body.get("layers")
         tensors = [i.text for i in block.inputs] or ["input"]
-        scope = self._scope(block.params, layers, tensors)
+        scope = replace(self._scope(block.params, layers, tensors), hints=self._block_hints(block))
         if layers is None:
+            block.broken = True
             self.reader.error(
                 "missing-key", f"block `{block.name}` has no `layers`", block.key or body
             )
@@ -316,6 +323,18 @@ class _FileParser:
         if (assertions := body.get("assert")) is not None:
             block.assertions = self._assertions(assertions, scope)
         self._unused_params(block.params, scope, body.get("params"))
+
+    def _block_hints(self, block: Block) -> dict[str, str]:
+        """Help for names that a block does not see though its file has them."""
+        params = self.root.get("params") if self.root else None
+        hints = {
+            key.text: f"a block only sees its own params: give it a param `{key.text}`"
+            for key, _ in (params.items if isinstance(params, tree.Mapping) else ())
+        }
+        if block.inputs:
+            names = ", ".join(f"`{name.text}`" for name in block.inputs)
+            hints["input"] = f"the inputs of `{block.name}` are {names}"
+        return hints
 
     def _scope(
         self, params: Iterable[Param], layers: tree.Node | None, tensors: Iterable[str]
@@ -341,7 +360,8 @@ class _FileParser:
         self, params: Iterable[Param], scope: StaticScope, node: tree.Node | None
     ) -> None:
         for param in params:
-            if param.name.text not in scope.used:
+            excused = param.broken or param.name.text in self.reader.unknown
+            if param.name.text not in scope.used and not excused:
                 self.problems.add(
                     warning(
                         "unused-param",
@@ -355,6 +375,7 @@ class _FileParser:
     def _params(self, node: tree.Node, owner: str, *, within: bool) -> tuple[Param, ...]:
         mapping = self.reader.mapping(node, "`params`")
         params: list[Param] = []
+        names = frozenset(key.text for key, _ in mapping.items) if mapping else frozenset()
         for name, value in mapping.items if mapping else ():
             if not self._identifier(name, "a param"):
                 continue
@@ -362,7 +383,11 @@ class _FileParser:
                 self.reader.error("bad-name", "`input` is the input of the block", name)
                 continue
             earlier = StaticScope(
-                frozenset(p.name.text for p in params), Names.of(("input",) if within else ())
+                frozenset(p.name.text for p in params),
+                Names.of(("input",) if within else ()),
+                hints=dict.fromkeys(
+                    names - {p.name.text for p in params}, "a default may use the params above it"
+                ),
             )
             params.append(self._param(name, value, earlier))
         return tuple(params)
@@ -371,11 +396,13 @@ class _FileParser:
         if isinstance(node, tree.Sequence):
             rows = node.items and all(isinstance(item, tree.Mapping) for item in node.items)
             type = "table" if rows else "list"
-            self.reader._accepted(node, PARAM_SLOTS[type], 1, name.text, self.reader.plain(node))
-            return Param(name, type, literal=node)
+            fine = self.reader.accepted(
+                node, PARAM_SLOTS[type], 1, name.text, self.reader.plain(node)
+            )
+            return Param(name, type, literal=node, broken=not fine)
         if isinstance(node, tree.Mapping):
-            self.entries._operation_value(node, scope)
-            return Param(name, "op", literal=node)
+            fine = self.entries.operation_value(node, scope)
+            return Param(name, "op", literal=node, broken=not fine)
         if node.quoted or node.block:
             return Param(name, "str", literal=node)
         value = self.reader.literal(node)
@@ -388,14 +415,16 @@ class _FileParser:
         typed = _TYPED.fullmatch(node.text) if value is not None else None
         if typed is None:
             self._untyped(name, node)
-            return Param(name, "int", literal=tree.Scalar("0", node.span))
+            return Param(name, "int", broken=True)
         if typed[2] is None:
             return Param(name, typed[1])
         return self._default(name, typed, node, scope)
 
     def _untyped(self, name: tree.Scalar, node: tree.Scalar) -> None:
         word = node.text.partition("=")[0].strip()
-        if word in registry():
+        if word.lower() in OLD_BOOLEANS:
+            help = "the booleans are `true` and `false`"
+        elif word in registry():
             help = f"for an operation write `{name.text}: op = {node.text}`"
         elif "=" in node.text:
             help = did_you_mean(word, PARAM_SLOTS) or f"the types are {', '.join(PARAM_SLOTS)}"
@@ -422,13 +451,13 @@ class _FileParser:
         piece = Piece(node, start, typed.end(2) - (len(text) - len(text.rstrip())))
         if type == "str":
             template = self.reader.template(piece, scope)
-            return Param(name, type, text=template or (piece, Template("", ())))
+            return Param(name, type, text=template, broken=template is None)
         extra: Iterable[str] = ()
         if type == "op":
             extra = (*registry(), *self.document.blocks, *self._block_names())
         expression = self.reader.expression(piece, scope, extra)
         if expression is None:
-            return Param(name, type, literal=tree.Scalar("", node.span))
+            return Param(name, type, broken=True)
         if type == "op":
             self.entries.called.update(expression[1].names)
         return Param(name, type, expression=expression)
@@ -440,7 +469,6 @@ class _FileParser:
     # ------------------------------------------------------------------------------- top level
 
     def _top(self, root: tree.Mapping, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
-        before = len(self.problems.errors)
         document = self.document
         top = Block(document.name, None, root.span)
         document.top = top
@@ -450,7 +478,10 @@ class _FileParser:
         used: set[str] = set()
         if "inputs" in keys:
             document.inputs = self._inputs(keys["inputs"][1], top.params, symbols, used)
-        if not document.inputs:
+        written = keys["inputs"][1] if "inputs" in keys else None
+        if written is None or (
+            written.absent if isinstance(written, tree.Scalar) else not written.items
+        ):
             self.reader.error(
                 "missing-key",
                 "the spec has no `inputs`",
@@ -462,6 +493,8 @@ class _FileParser:
         scope = self._scope(top.params, layers, (*tensors, "input"))
         scope.used.update(used)
         scope = scope.binding(symbols)
+        if isinstance(layers, tree.Sequence) and not layers.items:
+            self.reader.error("no-output", "the network has no entry", keys["layers"][0])
         top.entries = self.entries.entries(layers, scope, "`layers`")
         if "outputs" in keys:
             top.outputs = self._outputs(keys["outputs"][1], scope, top=True)
@@ -473,11 +506,10 @@ class _FileParser:
             document.expect = self._expect(keys["expect"][1])
         self._unused_params(top.params, scope, None)
         for name, block in document.blocks.items():
-            if name not in self.entries.called and block.key:
+            if name not in self.entries.called and block.key and not block.broken:
                 self.problems.add(
                     warning("unused-block", f"block `{name}` is never used", block.key.span)
                 )
-        top.broken = len(self.problems.errors) > before
 
     def _inputs(
         self,
@@ -519,7 +551,17 @@ class _FileParser:
         symbols: list[str],
         used: set[str],
     ) -> Dimension:
-        scope = StaticScope(variables, Names.of(()), used)
+        value = self.reader.literal(node)
+        if not isinstance(value, str) and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            self.reader.error(
+                "input-size",
+                f"a size must be an integer of at least 1, not {describe_value(value)}",
+                node,
+            )
+            return Dimension(Piece(node), None, None)
+        scope = StaticScope(variables | frozenset(symbols), Names.of(()), used)
         symbol = _SYMBOL.fullmatch(node.text)
         if symbol and symbol[1] not in variables and symbol[1] not in RESERVED:
             if symbol[1] not in symbols:
@@ -646,12 +688,25 @@ class _FileParser:
                 if self.param_literal(param.type, item, key.text, others):
                     kept.append((key, item))
             self.document.variants[name.text] = Variant(name, tuple(kept))
+        for variant in self.document.variants.values():
+            self._alias_ends(variant)
+
+    def _alias_ends(self, variant: Variant) -> None:
+        seen: set[str] = set()
+        step: Variant | None = variant
+        while step is not None and step.alias is not None and variant.alias is not None:
+            if step.name.text in seen:
+                message = f"`{variant.name.text}` is an alias of itself"
+                self.reader.error("alias-cycle", message, variant.alias)
+                return
+            seen.add(step.name.text)
+            step = self.document.variants.get(step.alias.text)
 
     def param_literal(self, type: str, node: tree.Node, name: str, others: frozenset[str]) -> bool:
         """Check the value a variant gives a param: lists and tables are literal."""
         if type in ("list", "table") and isinstance(node, tree.Sequence):
             plain = self.reader.plain(node)
-            return self.reader._accepted(node, PARAM_SLOTS[type], 1, name, plain)
+            return self.reader.accepted(node, PARAM_SLOTS[type], 1, name, plain)
         return self.entries.param_value(type, node, name, StaticScope(others, Names.of(())))
 
     def _expect(self, node: tree.Node) -> tree.Mapping | None:

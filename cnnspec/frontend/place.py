@@ -1,4 +1,4 @@
-"""Where an entry is being written out: its scope of names and paths, and how it came to be there."""
+"""Where an entry is being written out: its scope of names and paths, and how it came there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cnnspec.diagnostics import Note
-from cnnspec.frontend.document import Block
 from cnnspec.frontend.expressions import Value
 from cnnspec.frontend.names import Level, Naming
 from cnnspec.frontend.values import Env
@@ -15,17 +14,19 @@ from cnnspec.ir import Frame, Scope
 __all__ = ["Place", "shown_loops"]
 
 _LONGEST_VALUE = 40
+_MOST_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a network that is being expanded. `block` is the text the entry stands in."""
+    """A place in a network that is being expanded."""
 
     env: Env
     naming: Naming
     scope: Scope
     frame: Frame | None
-    block: Block
+    allow: frozenset[str] = frozenset()
+    """Warnings silenced for everything inside a group or call."""
 
     @property
     def level(self) -> Level:
@@ -41,7 +42,13 @@ class Place:
         own = shown_loops(self.env.loops)
         if self.frame is None and own:
             yield Note(f"with {_listed(own)}")
-        for step in self.frame.chain() if self.frame else ():
+        steps = list(self.frame.chain()) if self.frame else []
+        hidden = len(steps) - _MOST_CALLS
+        for number, step in enumerate(steps):
+            if hidden > 1 and _MOST_CALLS - 1 <= number < len(steps) - 1:
+                if number == _MOST_CALLS - 1:
+                    yield Note(f"{hidden} more calls like these")
+                continue
             values = _listed((*own, *step.loops))
             own = ()
             called = f"in `{step.block}`, called at {step.span}"

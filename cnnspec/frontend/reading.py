@@ -7,7 +7,7 @@ nobody calls is checked like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -26,9 +26,12 @@ from cnnspec.frontend.expressions import (
 from cnnspec.frontend.problems import Problems
 from cnnspec.slots import Slot
 
-__all__ = ["Names", "Reader", "StaticScope"]
+__all__ = ["OLD_BOOLEANS", "Names", "Reader", "StaticScope"]
 
 T = TypeVar("T")
+
+OLD_BOOLEANS = frozenset(("yes", "no", "on", "off"))
+"""Words that YAML 1.1 took for booleans; YAML 1.2 does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class StaticScope:
     variables: frozenset[str]
     tensors: Names
     used: set[str] = field(default_factory=set)
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Help for names that mean something elsewhere: params further down, of the file."""
 
     def binding(self, names: Iterable[str]) -> StaticScope:
         """This scope with loop variables."""
@@ -74,10 +79,12 @@ class Reader:
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
+        self.unknown: set[str] = set()
+        """Names that were not defined where they stood; their owners are not called unused."""
 
-    def error(self, code: str, message: str, at: tree.Node | Piece, **more: str) -> None:
+    def error(self, code: str, message: str, at: tree.Node | Piece, *, help: str = "") -> None:
         """Record an error at a piece or node."""
-        self.problems.add(error(code, message, at.span, **more))
+        self.problems.add(error(code, message, at.span, help=help))
 
     def expression(
         self, piece: Piece, scope: StaticScope, extra: Iterable[str] = ()
@@ -97,15 +104,17 @@ class Reader:
 
     def loop(self, piece: Piece, scope: StaticScope) -> tuple[Piece, Loop] | None:
         """`targets in list`."""
-        parsed = self._parsed(parse_targets, piece)
+        shape = "" if " in " in piece.text else "a loop is written `NAMES in LIST`"
+        parsed = self._parsed(parse_targets, piece, shape)
         if parsed is None or not self._names(parsed.iterable.names, piece, scope, ()):
             return None
         return piece, parsed
 
-    def _parsed(self, parser: Callable[[str], T], piece: Piece) -> T | None:
+    def _parsed(self, parser: Callable[[str], T], piece: Piece, help: str = "") -> T | None:
         try:
             return parser(piece.text)
         except ExpressionError as failure:
+            failure.help = help or failure.help
             self.problems.add(located(failure, piece))
             return None
 
@@ -120,17 +129,23 @@ class Reader:
             elif name not in allowed and not scope.tensors.may_be(name):
                 known = False
                 start, end = _position(piece.text, name)
+                help = did_you_mean(name, (*scope.variables, *scope.tensors.whole, *allowed))
+                if name.lower() in OLD_BOOLEANS:
+                    help = "the booleans are `true` and `false`"
+                elif name in scope.hints:
+                    help = scope.hints[name]
+                self.unknown.add(name)
                 self.problems.add(
                     error(
                         "unknown-name",
                         f"`{name}` is not defined here",
                         piece.at(start, end),
-                        help=did_you_mean(name, (*scope.variables, *scope.tensors.whole, *allowed)),
+                        help=help,
                     )
                 )
         return known
 
-    def scalar(self, node: tree.Node, what: str) -> tree.Scalar | None:
+    def scalar(self, node: tree.Node, what: str, help: str = "") -> tree.Scalar | None:
         """A node that has to be text or a number."""
         if isinstance(node, tree.Scalar) and not node.absent:
             return node
@@ -139,7 +154,7 @@ class Reader:
             if isinstance(node, tree.Scalar)
             else ("a mapping" if isinstance(node, tree.Mapping) else "a list")
         )
-        self.error("wrong-kind", f"{what} must be text, not {found}", node)
+        self.error("wrong-kind", f"{what} must be text, not {found}", node, help=help)
         return None
 
     def mapping(self, node: tree.Node, what: str) -> tree.Mapping | None:
@@ -152,14 +167,14 @@ class Reader:
         self.error("wrong-kind", f"{what} must be a mapping, not {found}", node)
         return None
 
-    def sequence(self, node: tree.Node, what: str) -> tree.Sequence | None:
+    def sequence(self, node: tree.Node, what: str, help: str = "") -> tree.Sequence | None:
         """A node that has to be a list; nothing at all is an empty one."""
         if isinstance(node, tree.Sequence):
             return node
         if isinstance(node, tree.Scalar) and node.absent:
             return tree.Sequence((), node.span)
         found = "a mapping" if isinstance(node, tree.Mapping) else "text"
-        self.error("wrong-kind", f"{what} must be a list, not {found}", node)
+        self.error("wrong-kind", f"{what} must be a list, not {found}", node, help=help)
         return None
 
     def literal(self, node: tree.Scalar) -> tree.Literal:
@@ -200,14 +215,15 @@ class Reader:
 
     def fits(self, node: tree.Node, slot: Slot, axes: int, name: str, scope: StaticScope) -> bool:
         """Check what can be known of an argument without evaluating it: literals and names."""
-        whole, computed = self._outline(node, slot, scope)
+        whole, computed = self._outline(node, slot, name, scope)
         if whole is _WRONG:
             return False
         if computed:
             return True
-        return self._accepted(node, slot, axes, name, whole)
+        return self.accepted(node, slot, axes, name, whole)
 
-    def _accepted(self, node: tree.Node, slot: Slot, axes: int, name: str, value: object) -> bool:
+    def accepted(self, node: tree.Node, slot: Slot, axes: int, name: str, value: object) -> bool:
+        """Check a literal value against its slot."""
         try:
             slot.accept(value, axes)
         except Reject as reject:
@@ -218,34 +234,50 @@ class Reader:
 
     def _culprit(self, node: tree.Node, slot: Slot, axes: int, value: object) -> tree.Node:
         """The item of a list that is to blame, or the whole of it."""
-        if isinstance(node, tree.Sequence) and isinstance(value, tuple):
-            for item, part in zip(node.items, value, strict=True):
-                try:
-                    slot.accept((part,), axes)
-                except Reject as reject:
-                    if reject.code != "argument-count":
-                        return item
+        if not isinstance(node, tree.Sequence) or not isinstance(value, tuple):
+            return node
+        for number, item in enumerate(node.items, start=1):
+            # An item may be wrong by itself, or by not being like those before it (rows).
+            rows = isinstance(item, tree.Mapping)
+            try:
+                slot.accept(value[:number] if rows else value[number - 1 : number], axes)
+            except Reject as reject:
+                if reject.code == "argument-count":
+                    return node
+                if reject.code == "table-fields" and isinstance(item, tree.Mapping):
+                    return next((k for k, _ in item.items if f"`{k.text}`" in reject.message), item)
+                return item
         return node
 
-    def _outline(self, node: tree.Node, slot: Slot, scope: StaticScope) -> tuple[object, bool]:
+    def _outline(
+        self, node: tree.Node, slot: Slot, name: str, scope: StaticScope
+    ) -> tuple[object, bool]:
         """The value of a node as far as it is literal, and whether some of it is computed."""
         if isinstance(node, tree.Mapping):
-            self.error("argument-type", f"must be {slot.describe()}, not a mapping", node)
+            message = f"`{name}` must be {slot.describe()}, not a mapping"
+            self.error("argument-type", message, node)
             return _WRONG, False
         if isinstance(node, tree.Sequence):
-            parts = [self._outline(item, slot, scope) for item in node.items]
+            parts = [self._outline(item, slot, name, scope) for item in node.items]
             if any(value is _WRONG for value, _ in parts):
                 return _WRONG, False
             return tuple([value for value, _ in parts]), any(computed for _, computed in parts)
         if node.text in slot.words:
             return node.text, False
-        value = self.literal(node)
+        try:
+            value = tree.literal(node)
+        except SpecError as failure:
+            for diagnostic in failure.diagnostics:
+                self.problems.add(diagnostic)
+            return _WRONG, False
         if not isinstance(value, str):
             return value, False
-        if slot.words and node.text.isidentifier() and node.text not in scope.variables:
-            if not scope.tensors.may_be(node.text):
-                self.problems.add(slot.refuse(node.text).located(node.span))
-                return _WRONG, False
+        word = slot.words and node.text.isidentifier() and node.text not in scope.variables
+        if word and not scope.tensors.may_be(node.text):
+            refusal = slot.refuse(node.text)
+            refusal.message = f"`{name}` {refusal.message}"
+            self.problems.add(refusal.located(node.span))
+            return _WRONG, False
         if self.expression(Piece(node), scope) is None:
             return _WRONG, False
         return None, True

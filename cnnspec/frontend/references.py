@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from cnnspec.diagnostics import did_you_mean, error, quantity
+from cnnspec.diagnostics import Note, did_you_mean, error, quantity
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Entry
 from cnnspec.frontend.names import Result
 from cnnspec.frontend.place import Place
-from cnnspec.frontend.reading import Names
 from cnnspec.frontend.values import Evaluator, Fault, Poisoned
 from cnnspec.source import Span
 
@@ -20,36 +17,34 @@ Input = tuple[int, Span | None]
 
 
 class References:
-    """Finds what references stand for. Raises `Fault`, or `Poisoned` for what is reported already."""
+    """Finds what references stand for. Raises `Fault`, or `Poisoned` for what is reported."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
     def find(self, text: str, span: Span, place: Place) -> Result:
+        """What a reference, written at `span`, stands for."""
         found = place.level.find(text)
         if found is not None:
             return found
         head = text.split(".")[0]
-        later = Names.of(name for entry in place.block.entries for name in _names_of(entry))
-        if later.may_be(head) and head not in place.level.names():
-            raise Fault(
-                error(
-                    "forward-reference",
-                    f"`{text}` is not built yet here",
-                    span,
-                    help="an entry can only read what stands above it",
-                )
-            )
+        later = place.env.missing(head) if place.level.find(head) is None else None
+        if later is not None:
+            later.message = f"`{text}` is not built yet here"
+            raise Fault(later.located(span))
+        notes, help = place.level.explain(text)
         raise Fault(
             error(
                 "unknown-tensor",
                 f"there is no tensor `{text}` here",
                 span,
-                help=place.level.suggestion(text),
+                notes=[Note(note) for note in notes],
+                help=help,
             )
         )
 
     def single(self, result: Result, text: str, span: Span) -> int:
+        """The value of a result that has to be one tensor."""
         if result.poisoned:
             raise Poisoned
         if not result.single:
@@ -60,9 +55,14 @@ class References:
         return value
 
     def read(self, node: tree.Node, place: Place) -> int:
+        """The value of the tensor that a node names."""
         assert isinstance(node, tree.Scalar)  # parsing has seen to it
         text = self.evaluator.text(node, place.env)
         return self.single(self.find(text, node.span, place), text, node.span)
+
+    def count(self, entry: Entry) -> int:
+        """How many tensors an entry reads from above or by `from`."""
+        return len(entry.source.items) if isinstance(entry.source, tree.Sequence) else 1
 
     def inputs(self, entry: Entry, place: Place, current: Result | None) -> list[Input]:
         """The values an entry reads, each with the place where it is named, if it is."""
@@ -80,11 +80,10 @@ class References:
             if current.poisoned:
                 raise Poisoned
             if not current.single:
-                names = ", ".join(name for name, _ in current.values)
                 raise Fault(
                     error(
                         "needs-from",
-                        f"the entry above has several outputs: {names}",
+                        f"the entry above has several outputs: {current.references}",
                         entry.key.span,
                         help="say which with `from`",
                     )
@@ -148,14 +147,3 @@ class References:
                     )
                 )
         return {name: self.read(given[name], place) for name in names}
-
-
-def _names_of(entry: Entry) -> Iterator[str]:
-    """Names an entry may give, in Sequentials and joins too."""
-    if entry.name is not None:
-        yield entry.name[1].text
-    for child in entry.entries:
-        yield from _names_of(child)
-    for branch in entry.branches:
-        if branch.entry is not None:
-            yield from _names_of(branch.entry)

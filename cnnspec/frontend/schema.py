@@ -31,7 +31,8 @@ _TEXTS = {"type": ["string", "array"], "items": {"type": "string"}}
 def schema_of(document: Document | None = None) -> Schema:
     """The schema of all specs, or one that also knows a document's own blocks and params."""
     blocks = _blocks_in_reach(document) if document else {}
-    entry = _entry(blocks, closed=document is not None)
+    entry = _entry(blocks)
+    branch = {**entry, "type": [*entry["type"], "integer"]}
     top: dict[str, Any] = {
         "cnnspec": {"const": LANGUAGE_VERSION, "description": "The version of the language."},
         "name": {"type": ["string", "number"], "description": "The network's name."},
@@ -102,7 +103,7 @@ def schema_of(document: Document | None = None) -> Schema:
         "properties": top,
         "required": ["cnnspec"],
         "additionalProperties": False,
-        "definitions": {"entry": entry, "block": _block(), "init": _init()},
+        "definitions": {"entry": entry, "branch": branch, "block": _block(), "init": _init()},
     }
 
 
@@ -113,7 +114,7 @@ def _blocks_in_reach(document: Document) -> dict[str, Block]:
     return found
 
 
-def _entry(blocks: Mapping[str, Block], *, closed: bool) -> Schema:
+def _entry(blocks: Mapping[str, Block]) -> Schema:
     operations: dict[str, Any] = {
         "Sequential": {
             "type": ["array", "null"],
@@ -191,9 +192,9 @@ def _join(op: type[Op]) -> Schema:
     return {
         "type": ["array", "object"],
         "description": (op.__doc__ or "").split("\n\n")[0].replace("\n    ", " "),
-        "items": {"$ref": "#/definitions/entry"},
+        "items": {"$ref": "#/definitions/branch"},
         "additionalProperties": {
-            "type": ["array", "object", "string", "null"],
+            "type": ["array", "object", "string", "integer", "null"],
             "items": {"$ref": "#/definitions/entry"},
         },
     }

@@ -25,12 +25,23 @@ from cnnspec.frontend.expressions import (
 )
 from cnnspec.frontend.names import Level, Result
 from cnnspec.frontend.param_types import PARAM_SLOTS
+from cnnspec.frontend.reading import Names
 from cnnspec.op import Op
 from cnnspec.ops import registry
 from cnnspec.slots import Slot
 from cnnspec.tensor import Role, Tensor
 
-__all__ = ["Bound", "Env", "Evaluator", "Fault", "OpValue", "Poisoned", "TensorValue", "plain"]
+__all__ = [
+    "BROKEN",
+    "Bound",
+    "Env",
+    "Evaluator",
+    "Fault",
+    "OpValue",
+    "Poisoned",
+    "TensorValue",
+    "plain",
+]
 
 
 class Fault(Exception):
@@ -83,6 +94,9 @@ class TensorValue:
         )
 
 
+BROKEN = object()
+"""The value of a variable that has none because of an error reported already."""
+
 Bound = tuple[tree.Scalar, tree.Node, "Env"]
 """An argument not evaluated yet: its key, its value, and the scope it was written in."""
 
@@ -97,30 +111,50 @@ class OpValue:
 
 
 class Env:
-    """The scope of one call: the file, variables, the level of tensor names, and loop values."""
+    """The scope of one call: the file, the block's text, variables, tensor names, loop values."""
 
-    __slots__ = ("document", "level", "loops", "variables")
+    __slots__ = ("block", "document", "level", "loops", "variables")
 
     def __init__(
         self,
         document: Document,
+        block: Block,
         variables: dict[str, Value],
         level: Level,
         loops: tuple[tuple[str, Value], ...] = (),
     ) -> None:
         self.document = document
+        self.block = block
         self.variables = variables
         self.level = level
         self.loops = loops
 
     def turn(self, bindings: dict[str, Value]) -> Env:
         """This scope in one turn of a loop."""
-        loops = dict(self.loops) | bindings
-        return Env(self.document, {**self.variables, **bindings}, self.level, tuple(loops.items()))
+        loops = tuple((dict(self.loops) | bindings).items())
+        variables = {**self.variables, **bindings}
+        return Env(self.document, self.block, variables, self.level, loops)
 
     def inside(self, level: Level) -> Env:
         """This scope with the names of an inner level."""
-        return Env(self.document, self.variables, level, self.loops)
+        return Env(self.document, self.block, self.variables, level, self.loops)
+
+    def missing(self, name: str) -> Reject | None:
+        """Why a tensor that the text may name is not there, if it stands further down."""
+        if self.level.uncertain:
+            raise Poisoned
+        built = set(self.level.names())
+        for written in self.block.tensor_names():
+            names = Names.of([written])
+            if names.may_be(name) and not any(names.may_be(known) for known in built):
+                break
+        else:
+            return None
+        return Reject(
+            "forward-reference",
+            f"`{name}` is not built yet here",
+            help="an entry can only read what stands above it",
+        )
 
 
 Compiled = tuple[Piece, Expression] | None
@@ -140,10 +174,13 @@ class Evaluator:
 
         def find(name: str) -> Value:
             if name in env.variables:
-                return env.variables[name]
+                value = env.variables[name]
+                if value is BROKEN:
+                    raise Poisoned
+                return value
             result = env.level.find(name)
             if result is None:
-                raise KeyError(name)
+                raise env.missing(name) or KeyError(name)
             return self.tensor_value(name, result)
 
         return find
@@ -248,7 +285,7 @@ class Evaluator:
             raise Fault(reject.located(node.span)) from None
 
     def param(self, type: str, node: tree.Node, name: str, env: Env, *, literal: bool) -> Value:
-        """The value of a param of a type. Rows of tables, and `literal` lists, are not evaluated."""
+        """The value of a param of a type. Tables, and `literal` lists, are not evaluated."""
         if type == "op":
             return self.operation(node, env)
         if type == "str":

@@ -203,6 +203,14 @@ def _flow(place: _Failure) -> Diagnostic | None:
     behind = text[at - 1 : at]
     if at < len(text) and (text[at] in "[{" or behind in _CLOSE) and text[at] not in ":)]}":
         cut_at = at if text[at] in "[{" else at - 1
+        if text[start : start + 2] == "${":
+            inside = text[start + 2 : end].rstrip("}").strip()
+            return error(
+                "flow-bracket",
+                f"`{text[cut_at]}` cannot stand in the middle of a plain value inside `{brackets}`",
+                place.span(start, end),
+                help=f"an expression needs no `${{}}`: write `{inside}`",
+            )
         return error(
             "flow-bracket",
             f"`{text[cut_at]}` cannot stand in the middle of a plain value inside `{brackets}`",

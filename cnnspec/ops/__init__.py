@@ -85,7 +85,8 @@ def bind(op: type[Op], arguments: Mapping[str, object]) -> Op:
     for name in slots:
         if name not in final:
             raise Reject("missing-argument", f"`{op.name}` needs `{name}`")
-    return op(**final)
+    # In the order of declaration: equal ops have equal hashes.
+    return op(**{name: final[name] for name in slots})
 
 
 @cache

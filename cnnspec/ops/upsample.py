@@ -296,8 +296,8 @@ class Upsample(Stateless):
         for n, out, scale in zip(at.x.shape[1:], at.y.shape[1:], self._scales(at.x), strict=True):
             near = _float32(scale)
             step = 2.0**-23 * near
-            fitting = (near, _float32(near - step), _float32(near + step))
-            factors.append(next(f for f in fitting if floor(_float32(f * n)) == out))
+            around = (_float32(near + steps * step) for steps in (0, -1, 1, -2, 2))
+            factors.append(next(f for f in around if floor(_float32(f * n)) == out))
         return const(tuple(factors))
 
     def _gathered(self, at: Site) -> tuple[Node, ...]:

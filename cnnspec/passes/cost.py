@@ -29,5 +29,10 @@ def cost(graph: Graph, facts: Facts) -> Cost:
     """Count the operations of every node, folded ones as 0 unless `Options.fold` is off."""
     found = facts[Sites]
     fold = facts[Options].fold
-    kinds = [NO_OPS if fold and kind.op.folds else kind.op.cost(kind.at) for kind in found.kinds]
+    kinds = [
+        NO_OPS
+        if fold and kind.op.folds and kind.op.channel_affine(kind.at)
+        else kind.op.cost(kind.at)
+        for kind in found.kinds
+    ]
     return Cost(tuple([kinds[kind] for kind in found.of]))

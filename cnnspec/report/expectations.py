@@ -44,8 +44,8 @@ def _differences(report: Report, metric: tree.Scalar, node: tree.Node) -> Iterat
             yield _unmet(f"{metric.text} is {_shown(actual)}", node)
 
 
-def _unmet(fact: str, node: tree.Node) -> Diagnostic:
-    return error("expectation", fact, node.span, label="this is what is expected")
+def _unmet(fact: str, node: tree.Node, help: str = "") -> Diagnostic:
+    return error("expectation", fact, node.span, label="this is what is expected", help=help)
 
 
 def _number(node: tree.Node) -> object:
@@ -81,7 +81,9 @@ def _outputs(report: Report, node: tree.Node) -> Iterator[Diagnostic]:
         return
     first, shape = next(iter(shapes.items()))
     if _sizes(node) != shape:
-        yield _unmet(f"output `{first}` is {shape_text(shape)}", node)
+        sizes = ", ".join(map(str, shape))
+        help = f"sizes are a list: `[{sizes}]`" if isinstance(node, tree.Scalar) else ""
+        yield _unmet(f"output `{first}` is {shape_text(shape)}", node, help)
 
 
 def _fields(report: Report, node: tree.Node) -> Iterator[Diagnostic]:

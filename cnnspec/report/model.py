@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Any, NamedTuple
 
+from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import Diagnostic, SpecError, did_you_mean, shape_text
 from cnnspec.geometry import AxisField
 from cnnspec.ir import Graph
@@ -387,6 +387,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The figures as a small table, for notebooks."""
+        from html import escape
+
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(what)}</th><td>{escape(value)}</td></tr>"
             for what, value in self._summary()
@@ -397,6 +399,7 @@ class Report:
         )
 
 
+@collector_paused()
 def analyze(
     graph: Graph,
     *,
@@ -461,6 +464,7 @@ def _times(ops: Ops, count: int) -> Ops:
     )
 
 
+@collector_paused()
 def _layers(graph: Graph, facts: Facts) -> tuple[Layer, ...]:
     names = _value_names(graph)
     tensors, inference, used = graph.tensors, graph.inference, graph.used

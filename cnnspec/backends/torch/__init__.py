@@ -1,0 +1,11 @@
+"""The torch back end: a graph as readable Python source, and as the `nn.Module` it makes.
+
+Lowering data of ops goes in, text and modules come out. No op is known by name here.
+"""
+
+from __future__ import annotations
+
+from cnnspec.backends.torch.emit import emit
+from cnnspec.backends.torch.module import ModuleMismatchError, named_outputs, to_torch
+
+__all__ = ["ModuleMismatchError", "emit", "named_outputs", "to_torch"]

@@ -1,0 +1,523 @@
+"""Units as classes: what the constructor makes, under which key, and how a forward reaches it.
+
+A unit is a plain chain (an `nn.Sequential`), a list (an `nn.ModuleList` with a forward) or an
+`nn.Module`. State-dict keys are the paths of the spec whatever the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from cnnspec.backends.torch.build import (
+    Body,
+    Build,
+    ClassGroup,
+    Instance,
+    Item,
+    Number,
+    Statement,
+    Value,
+    one_line,
+    structure,
+)
+from cnnspec.backends.torch.forward import Lines, OutputTypes, expression, forward_of
+from cnnspec.backends.torch.plan import (
+    Branch,
+    CallStep,
+    Leaf,
+    ModuleLeaf,
+    Step,
+    Stored,
+    Unit,
+)
+from cnnspec.backends.torch.signatures import Constant, constructor_arguments
+from cnnspec.backends.torch.text import (
+    camel,
+    is_attribute,
+    prefixed,
+    quote,
+    unique,
+    variable,
+)
+from cnnspec.ir import Graph, Scope
+from cnnspec.lower import Helper, Module
+from cnnspec.weights import Buffer, Init, Weight
+
+__all__ = ["Classes", "classes_of"]
+
+_MODULE_OWNS = frozenset(dir(nn.Module()))
+_SEQUENTIAL_OWNS = frozenset(dir(nn.Sequential()))
+_DICT_OWNS = frozenset(dir(nn.ModuleDict()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A finished unit: how to make one, and the position of each child where they are numbered."""
+
+    build: Build
+    positions: Mapping[str, int] | None
+
+
+@dataclass(slots=True)
+class Classes:
+    """The classes of a file: groups with those they use before them, and helpers by name."""
+
+    groups: list[ClassGroup] = field(default_factory=list)
+    helpers: dict[str, str] = field(default_factory=dict)
+
+
+def classes_of(graph: Graph, units: tuple[Unit, ...], types: OutputTypes, network: str) -> Classes:
+    """The classes of a network; the last one is the network itself, `network` its name.
+
+    Raises `ValueError` if two helper classes have one name.
+    """
+    return _Builder(graph, units, types, network).classes
+
+
+class _Builder:
+    def __init__(
+        self, graph: Graph, units: tuple[Unit, ...], types: OutputTypes, network: str
+    ) -> None:
+        self.graph = graph
+        self.types = types
+        self.network = network
+        self.classes = Classes()
+        self.made: dict[Unit, _Made] = {}
+        self.fixed: dict[Any, ClassGroup] = {}
+        root = units[0]
+        levels: list[list[Unit]] = [[] for _ in range(root.height + 1)]
+        for unit in units:
+            if unit.steps or unit.stateful or unit is root:
+                levels[unit.height].append(unit)
+        for level in levels:
+            self._level(level, root)
+
+    # ----------------------------------------------------------------------------------- classes
+
+    def _level(self, units: list[Unit], root: Unit) -> None:
+        """Build the units of one height, whose children are finished, and group them."""
+        groups: dict[Any, ClassGroup] = {}
+        classed: list[tuple[Unit, ClassGroup, Instance, Mapping[str, int] | None]] = []
+        for unit in units:
+            chain = self._chain(unit, is_root=unit is root)
+            if chain is not None and unit.scope.definition is None and unit is not root:
+                positions = {key: number for number, (key, _) in enumerate(chain)}
+                self.made[unit] = _Made(self._sequential("nn.Sequential", chain), positions)
+                continue
+            body, positions_or_none = self._body(unit, chain, root)
+            shape, numbers = structure(statement.value for statement in body.init)
+            leads = tuple((statement.lead, statement.tail) for statement in body.init)
+            key = (unit.scope.definition, body.base, leads, shape, one_line(body.forward))
+            group = groups.get(key)
+            if group is None:
+                wanted = self.network if unit is root else _class_name(unit.scope)
+                group = groups[key] = self._group(wanted, body)
+            use = Instance(numbers, _arguments(unit.scope))
+            group.instances.append(use)
+            classed.append((unit, group, use, positions_or_none))
+        for group in groups.values():
+            group.settle()
+        for unit, group, use, found in classed:
+            self.made[unit] = _Made(Build(group, use.given), found)
+
+    def _group(self, wanted: str, body: Body) -> ClassGroup:
+        group = ClassGroup(len(self.classes.groups), wanted, body)
+        self.classes.groups.append(group)
+        return group
+
+    def _fixed(self, wanted: str, body: Body) -> Build:
+        """A call of a class without arguments, whose numbers are its own."""
+        shape, numbers = structure(statement.value for statement in body.init)
+        leads = tuple((statement.lead, statement.tail) for statement in body.init)
+        constants = tuple(repr(number.value) for _, number in numbers)
+        key = (wanted, leads, shape, constants, one_line(body.forward))
+        if key not in self.fixed:
+            group = self.fixed[key] = self._group(wanted, body)
+            group.instances.append(Instance(numbers, {}))
+            group.settle()
+        return Build(self.fixed[key], ())
+
+    # -------------------------------------------------------------------------------- the chain
+
+    def _chain(self, unit: Unit, is_root: bool) -> list[tuple[str, Build]] | None:
+        """The modules of a unit that only runs them one after the other, by key; else None."""
+        steps = unit.steps
+        if not steps or unit.extended or unit.mixed or len(unit.inputs) != 1:
+            return None
+        if len(unit.outputs) != 1 or (is_root and len(self.graph.outputs) != 1):
+            return None
+        links: list[tuple[str, Step]] = []
+        current = unit.inputs
+        used: set[str] = set()
+        for step in steps:
+            if step.reads != current or len(step.writes) != 1:
+                return None
+            current = step.writes
+            key = self._key(unit, step)
+            if key is None or key in used or (not key.isdigit() and key in _SEQUENTIAL_OWNS):
+                return None
+            if not self._is_link(unit.tree.children.get(key), step):
+                return None
+            used.add(key)
+            links.append((key, step))
+        if current != unit.outputs or not used.issuperset(unit.tree.children):
+            return None
+        if unit.scope.definition is not None or is_root:
+            stateful = [key for key, b in unit.tree.children.items() if _is_stateful(b.leaf)]
+            if all(map(is_attribute, stateful)):
+                return None
+        return [(key, self._link(unit.tree.children.get(key), step)) for key, step in links]
+
+    @staticmethod
+    def _key(unit: Unit, step: Step) -> str | None:
+        """The key of a step's module in the unit, if it is one part of a path."""
+        path = step.scope.path if isinstance(step, CallStep) else step.node.path
+        key = path[len(unit.scope.path) + 1 :] if unit.scope.path else path
+        return None if "." in key else key
+
+    @staticmethod
+    def _is_link(branch: Branch | None, step: Step) -> bool:
+        """True if a step is one module called with one tensor, or can be made one."""
+        if branch is not None and branch.children:
+            return False
+        if isinstance(step, CallStep):
+            return branch is not None and step.target.scope is step.scope
+        code = step.code
+        if isinstance(code, Helper):
+            return branch is not None and code.feeds is None
+        if isinstance(code, Module):
+            plain = code.feeds is None and not code.feed_kwargs and code.result is None
+            return branch is not None and plain
+        return branch is None and step.node.share is None
+
+    def _link(self, branch: Branch | None, step: Step) -> Build:
+        """The module that is one link of a chain; a plain function gets a small class."""
+        if branch is not None or isinstance(step, CallStep):
+            return self._construct(branch.leaf if branch is not None else None, "")
+        name = step.node.op.name
+        lines: Lines = (
+            (0, "def forward(self, x: Tensor) -> Tensor:"),
+            (1, prefixed("return ", expression(step.code, ["x"], _stores_nothing))),
+        )
+        body = Body("nn.Module", (f"The operation {name} as a module.",), (), lines)
+        return self._fixed(camel(name, "Operation"), body)
+
+    @staticmethod
+    def _sequential(callee: str, chain: list[tuple[str, Build]]) -> Build:
+        if [key for key, _ in chain] == [str(number) for number in range(len(chain))]:
+            return Build(callee, tuple(Item(made) for _, made in chain))
+        pairs = tuple(Item(Build("", (Item(quote(key)), Item(made)))) for key, made in chain)
+        return Build(callee, (Item(Build("OrderedDict", (Item(Build("", pairs, "[]")),))),))
+
+    # -------------------------------------------------------------------------------- the bodies
+
+    def _body(
+        self, unit: Unit, chain: list[tuple[str, Build]] | None, root: Unit
+    ) -> tuple[Body, Mapping[str, int] | None]:
+        doc = self._doc(unit, root)
+        if chain is not None:
+            positions = {key: number for number, (key, _) in enumerate(chain)}
+            init = (Statement("", self._sequential("super().__init__", chain)),)
+            return Body("nn.Sequential", doc, init), positions
+        types = self.types if unit is root else None
+        listed = self._listed(unit)
+        if listed is not None:
+            positions = {key: number for number, key in enumerate(listed)}
+            items = tuple(
+                Item(self._construct(unit.tree.children[key].leaf, key)) for key in listed
+            )
+            made = Build("super().__init__", (Item(Build("", items, "[]")),))
+            reach = _Reach(self, unit, {}, positions)
+            forward = self._forward(unit, reach, types)
+            return Body("nn.ModuleList", doc, (Statement("", made),), forward), positions
+        renamed = self._renamed(unit)
+        statements = tuple(self._statements(unit, renamed))
+        forward = self._forward(unit, _Reach(self, unit, renamed, None), types)
+        return Body("nn.Module", doc, statements, forward), None
+
+    def _forward(self, unit: Unit, reach: _Reach, types: OutputTypes | None) -> Lines:
+        """The forward of a unit; one that no output depends on is only kept for its weights."""
+        if not unit.steps and types is None:
+            return ()
+        return forward_of(unit, self.graph, reach.access, types)
+
+    def _doc(self, unit: Unit, root: Unit) -> tuple[str, ...]:
+        if unit is root:
+            tensors = self.graph.tensors
+            given = ", ".join(f"{name} {tensors[v]}" for name, v in self.graph.inputs.items())
+            made = ", ".join(f"{o.name} {tensors[o.value]}" for o in self.graph.outputs)
+            return (f"{self.graph.name}.", "", f"Takes {given}; gives {made} (batch not shown).")
+        if unit.scope.definition is None:
+            return (f"{unit.scope.kind} `{unit.scope.local}`.",)
+        return (f"Block `{unit.scope.definition[1]}`.",)
+
+    @staticmethod
+    def _listed(unit: Unit) -> list[str] | None:
+        """The keys of a unit whose modules are numbered without a gap, and stored for that."""
+        children = unit.tree.children
+        keys = [str(number) for number in range(len(children))]
+        if not keys or unit.extended or set(keys) != set(children):
+            return None
+        if any(b.children or isinstance(b.leaf, Stored) for b in children.values()):
+            return None
+        if not any(_is_stateful(branch.leaf) for branch in children.values()):
+            return None
+        return keys
+
+    def _renamed(self, unit: Unit) -> dict[int, str]:
+        """Attributes for modules whose path nobody sees: unnamed, and not in the state dict.
+
+        Equal ones share one. Keys are `id`s of leaves.
+        """
+        taken = set(unit.tree.children)
+        found: dict[int, str] = {}
+        known: dict[Any, str] = {}
+        for branch in unit.tree.children.values():
+            leaf = branch.leaf
+            if branch.children or isinstance(leaf, Stored) or leaf is None or _is_stateful(leaf):
+                continue
+            named = leaf.scope.named if isinstance(leaf, Unit) else leaf.node.named
+            if named:
+                continue
+            made = self._construct(leaf, "")
+            shape, numbers = structure((made,))
+            key = (shape, tuple(repr(number.value) for _, number in numbers))
+            if key not in known:
+                name = _attribute_name(made)
+                while name in taken or name in _MODULE_OWNS:
+                    name = unique(name, {*taken, name})
+                known[key] = name
+                taken.add(name)
+            found[id(leaf)] = known[key]
+        return found
+
+    def _statements(self, unit: Unit, renamed: Mapping[int, str]) -> Iterator[Statement]:
+        yield Statement("super().__init__()", "")
+        done: set[str] = set()
+        for key, branch in unit.tree.children.items():
+            name = renamed.get(id(branch.leaf), key)
+            if name in done and name != key:
+                continue
+            done.add(name)
+            yield from self._assignment(name, branch, "self")
+
+    def _assignment(self, key: str, branch: Branch, holder: str) -> Iterator[Statement]:
+        """Put what a branch holds under `key` of the module `holder`."""
+        leaf = branch.leaf
+        if isinstance(leaf, Stored):
+            yield self._stored(key, leaf, holder)
+            return
+        made = self._construct(leaf, key) if leaf is not None else self._container(branch, key)
+        if is_attribute(key) and holder == "self":
+            yield Statement(f"{holder}.{key} = ", made, label=key)
+        else:
+            yield Statement(f"{holder}.add_module({quote(key)}, ", made, ")", label=key)
+        if leaf is not None:
+            for below, child in branch.children.items():
+                yield from self._assignment(below, child, attribute(holder, key))
+
+    def _stored(self, key: str, leaf: Stored, holder: str) -> Statement:
+        tensor = leaf.tensor
+        if isinstance(tensor, Buffer):
+            items = [Item(quote(key)), Item(_buffer_value(tensor))]
+            if not tensor.persistent:
+                items.append(Item("False", "persistent", positional=False))
+            return Statement("", Build(f"{holder}.register_buffer", tuple(items)), label=key)
+        override = dict(leaf.node.init)
+        items = [Item(_parameter_value(tensor, override.get(leaf.name, tensor.init)))]
+        if not tensor.trainable:
+            items.append(Item("False", "requires_grad", positional=False))
+        made = Build("nn.Parameter", tuple(items))
+        if is_attribute(key) and holder == "self":
+            return Statement(f"self.{key} = ", made, label=key)
+        return Statement(f"{holder}.register_parameter({quote(key)}, ", made, ")", label=key)
+
+    def _construct(self, leaf: Leaf | None, owner: str) -> Build:
+        """How a child is made; `owner` is its key, for naming what differs between uses."""
+        if isinstance(leaf, Unit):
+            made = self.made[leaf].build
+            if isinstance(made.callee, str):
+                return made
+            return Build(made.callee, tuple(_owned(item, owner) for item in made.items))
+        assert isinstance(leaf, ModuleLeaf)  # a stored tensor is no module
+        code = leaf.code
+        if isinstance(code, Helper):
+            if self.classes.helpers.setdefault(code.name, code.source) != code.source:
+                raise ValueError(f"two helper classes are called `{code.name}`")
+            callee = code.name
+        else:
+            callee = code.target
+        return Build(
+            callee,
+            tuple(
+                Item(_constant(a.value, owner), a.name, not a.keyword, a.implied)
+                for a in constructor_arguments(code)
+            ),
+        )
+
+    def _container(self, branch: Branch, key: str) -> Build:
+        """A module for a level of the paths that is no entry of its own."""
+        kind = _container_kind(branch)
+        children = branch.children
+        if kind == "list":
+            keys = sorted(children, key=int)
+            items = tuple(Item(self._child(children[k], k)) for k in keys)
+            return Build("nn.ModuleList", (Item(Build("", items, "[]")),))
+        if kind == "dict":
+            items = tuple(
+                Item(self._child(child, k), prefix=f"{quote(k)}: ") for k, child in children.items()
+            )
+            return Build("nn.ModuleDict", (Item(Build("", items, "{}")),))
+        init = [Statement("super().__init__()", "")]
+        for below, child in children.items():
+            init += self._assignment(below, child, "self")
+        body = Body("nn.Module", (f"Holds what is stored under `{key}`.",), tuple(init))
+        return self._fixed(camel(key, "Level"), body)
+
+    def _child(self, branch: Branch, key: str) -> Build:
+        if branch.leaf is not None:
+            return self._construct(branch.leaf, key)
+        return self._container(branch, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How the forward of `unit` gets at modules and tensors, its own and those further down."""
+
+    builder: _Builder
+    unit: Unit
+    renamed: Mapping[int, str]
+    positions: Mapping[str, int] | None
+
+    def access(self, step: Step, name: str) -> str:
+        """The text of what a step calls, or of a tensor `name` that its node stores itself."""
+        if isinstance(step, CallStep):
+            path = step.target.scope.path
+        else:
+            node = step.node
+            if node.share is not None:
+                node = self.builder.graph.nodes[node.share]
+            path = f"{node.path}.{name}" if name else node.path
+        own = self.unit.scope.path
+        return self._walk((path[len(own) + 1 :] if own else path).split("."))
+
+    def _walk(self, parts: list[str]) -> str:
+        shown = "self"
+        branch = self.unit.tree
+        positions = self.positions
+        kind = "class" if positions is None else "list"
+        for part in parts:
+            if part not in branch.children:
+                shown = attribute(shown, part)  # inside a module of torch
+                kind = "class"
+                continue
+            branch = branch.children[part]
+            if kind == "list" and positions is not None and part in positions:
+                shown = f"{shown}[{positions[part]}]"
+            elif kind == "list" and positions is None:
+                shown = f"{shown}[{part}]"
+            elif kind == "dict":
+                shown = f"{shown}[{quote(part)}]"
+            else:
+                renamed = self.renamed.get(id(branch.leaf)) if shown == "self" else None
+                shown = attribute(shown, renamed or part)
+            positions = None
+            kind = "class"
+            if isinstance(branch.leaf, Unit):
+                positions = self.builder.made[branch.leaf].positions
+                kind = "class" if positions is None else "list"
+                branch = Branch({**branch.leaf.tree.children, **branch.children})
+            elif branch.leaf is None:
+                kind = _container_kind(branch)
+        return shown
+
+
+def attribute(holder: str, name: str) -> str:
+    """The text that reads an attribute, whatever its name."""
+    return f"{holder}.{name}" if is_attribute(name) else f"getattr({holder}, {quote(name)})"
+
+
+def _container_kind(branch: Branch) -> str:
+    """`list`, `dict` or `class`: what holds the children of a level that is no entry."""
+    children = branch.children
+    if any(isinstance(child.leaf, Stored) for child in children.values()):
+        return "class"
+    if any(child.leaf is not None and child.children for child in children.values()):
+        return "class"
+    if set(children) == {str(number) for number in range(len(children))}:
+        return "list"
+    return "class" if any(key in _DICT_OWNS for key in children) else "dict"
+
+
+def _is_stateful(leaf: Leaf | None) -> bool:
+    return leaf is None or isinstance(leaf, Stored) or leaf.stateful
+
+
+def _stores_nothing(name: str) -> str:
+    raise TypeError(f"an operation that stores `{name}` is no plain function")
+
+
+def _class_name(scope: Scope) -> str:
+    if scope.definition is not None:
+        return camel(scope.definition[1], "Block")
+    parts = scope.path.split(".")
+    named = next((i for i in range(len(parts) - 1, -1, -1) if not parts[i].isdigit()), 0)
+    return camel("_".join(parts[named:]), "Stage")
+
+
+def _attribute_name(made: Build) -> str:
+    callee = made.callee if isinstance(made.callee, str) else made.callee.wanted
+    name = callee.rpartition(".")[2].lower()
+    return variable(name[:-2] if name.endswith(("1d", "2d", "3d")) else name)
+
+
+def _owned(item: Item, owner: str) -> Item:
+    if isinstance(item.value, Number):
+        return Item(Number(item.value.value, owner), item.keyword, item.positional, item.implied)
+    return item
+
+
+def _arguments(scope: Scope) -> dict[str, Constant]:
+    """The numbers among the arguments of a block's call, in the form constructors have."""
+    found: dict[str, Constant] = {}
+    for name, value in scope.arguments.items():
+        plain = tuple(value) if isinstance(value, (list, tuple)) else value
+        items = plain if isinstance(plain, tuple) else (plain,)
+        if all(isinstance(item, (bool, int, float)) for item in items):
+            found[name] = plain
+    return found
+
+
+def _constant(value: Constant, owner: str) -> Value:
+    if isinstance(value, (bool, int, float, tuple)):
+        return Number(value, owner)
+    return "None" if value is None else quote(value)
+
+
+def _parameter_value(tensor: Weight, init: Init) -> Build:
+    """`nn.init.kind_(torch.empty(shape), ...)`."""
+    named = tuple(
+        Item(_constant(value, ""), name, positional=False) for name, value in init.arguments
+    )
+    if init.kind == "constant":
+        named = tuple(Item(item.value) for item in named)
+    return Build(f"nn.init.{init.kind}_", (Item(_empty(tensor.shape)), *named))
+
+
+def _empty(shape: tuple[int, ...]) -> Build:
+    if not shape:
+        return Build("torch.empty", (Item("()"),))
+    return Build("torch.empty", tuple(Item(Number(size), "size") for size in shape))
+
+
+def _buffer_value(tensor: Buffer) -> Build:
+    dtype = Item(f"torch.{tensor.dtype}", "dtype", positional=False)
+    if tensor.values is None:
+        shape = Item(Number(tensor.shape), "size")
+        return Build("torch.full", (shape, Item(Number(tensor.fill), "fill_value"), dtype))
+    made = Build("torch.tensor", (Item(Number(tensor.values)), dtype))
+    return Build("torch.reshape", (Item(made), Item(Number(tensor.shape), "shape")))

@@ -1,0 +1,70 @@
+"""Types of option values, for argparse, which raise `EnvironmentFailure` in cnnspec's wording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
+
+__all__ = ["names", "one_of", "text", "whole"]
+
+_LONGEST_NUMBER = 9
+
+
+def one_of(option: str, *choices: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def check(given: str) -> str:
+        if given not in choices:
+            raise EnvironmentFailure(
+                f"{option} takes {', '.join(choices[:-1])} or {choices[-1]}, not {_shown(given)}",
+                help=did_you_mean(given, choices),
+            )
+        return given
+
+    return check
+
+
+def text(option: str) -> Callable[[str], str]:
+    """Any text that is not empty."""
+
+    def check(given: str) -> str:
+        if not given.strip():
+            raise EnvironmentFailure(f"{option} needs a value, not nothing")
+        return given
+
+    return check
+
+
+def whole(option: str, least: int) -> Callable[[str], int]:
+    """A whole number of at least `least`."""
+
+    def check(given: str) -> int:
+        digits = given.strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_NUMBER:
+            number = int(digits)
+            if number >= least:
+                return number
+        raise EnvironmentFailure(
+            f"{option} takes a whole number of at least {least}, not {_shown(given)}"
+        )
+
+    return check
+
+
+def names(option: str) -> Callable[[str], Sequence[str]]:
+    """Names with commas between them."""
+
+    def check(given: str) -> Sequence[str]:
+        found = [name.strip() for name in given.split(",")]
+        if not all(found):
+            raise EnvironmentFailure(
+                f"{option} takes names with commas between them, not {_shown(given)}"
+            )
+        return found
+
+    return check
+
+
+def _shown(given: str) -> str:
+    return f"`{given}`" if given else "nothing"

@@ -1,0 +1,158 @@
+"""The arguments that choose a network: SPEC, `--variant`, `--set`, `--input`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnspec.cli.option_types import text
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, did_you_mean, nearest
+from cnnspec.frontend import tree
+from cnnspec.frontend.load import Loaded, bundled_specs, load_file, load_text, locate
+from cnnspec.frontend.reader import MAX_BYTES, read
+from cnnspec.source import Source
+
+__all__ = [
+    "SPEC_HELP",
+    "add_choice",
+    "exit_code",
+    "given_inputs",
+    "given_params",
+    "load_spec",
+]
+
+SPEC_HELP = "a file, `-` for standard input, or a bundled name (vgg16)"
+
+_SIZES = re.compile(r"\d+([x,]\d+)*")
+_LONGEST_SIZES = 100
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Given(Source):
+    """Text that comes from the command line; what is wrong with it is wrong usage."""
+
+
+def exit_code(found: Iterable[Diagnostic]) -> int:
+    """0 without errors, 1 if a spec has one, 2 if all are about values of the command line."""
+    errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
+    given = [d for d in errors if d.span is None or isinstance(d.span.source, _Given)]
+    if not errors:
+        return 0
+    return 2 if len(given) == len(errors) else 1
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a variant, params and input sizes."""
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        type=text("--variant"),
+        help="a variant of the spec; its own name means none",
+    )
+    parser.add_argument(
+        "--set",
+        dest="params",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="the value of a param, as YAML: classes=10, depths=[2,2]",
+    )
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        metavar="NAME=SIZES",
+        action="append",
+        default=[],
+        help="sizes of an input without the batch, image=3x256x256, or of a symbol, H=256",
+    )
+
+
+def load_spec(spec: str) -> tuple[Loaded, str | None]:
+    """The document that SPEC names, and the variant if it is the name of a bundled one."""
+    if spec == "-":
+        return load_text(_standard_input(), "<stdin>"), None
+    if not spec.strip():
+        raise EnvironmentFailure("SPEC is empty", help=f"it is {SPEC_HELP}")
+    path = Path(spec)
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except OSError:
+        there, folder = True, False  # reading it says what is wrong
+    bare = path.parent == Path() and not path.suffix
+    if bare and (folder or not there):
+        found = locate(spec)
+        if found is not None:
+            name = f"{spec}.yaml" if found[1] is None else found[0].name
+            return load_file(found[0], name), found[1]
+    if there:
+        return load_file(path, spec), None
+    raise EnvironmentFailure(
+        f"there is no file and no bundled spec `{spec}`" if bare else f"there is no file `{spec}`",
+        help=_nearest_spec(path, bare),
+    )
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise EnvironmentFailure("standard input cannot be read: it is closed")
+    try:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as failure:
+        reason = (failure.strerror or "unknown reason").lower()
+        raise EnvironmentFailure(f"standard input cannot be read: {reason}") from None
+
+
+def _nearest_spec(path: Path, bare: bool) -> str:
+    """Help for a file that is not there: one beside it, or a bundled spec, of a similar name."""
+    bundled = bundled_specs()
+    if bare:
+        return did_you_mean(path.name, bundled) or f"bundled specs are {', '.join(bundled)}"
+    try:
+        beside = {other.name: other for other in path.parent.glob("*.y*ml")}
+    except OSError:
+        beside = {}
+    near = nearest(path.name, beside)
+    if near is not None:
+        return f"did you mean `{beside[near]}`?"
+    likely = path.parent == Path() or path.stem in bundled
+    return did_you_mean(path.stem, bundled) if likely else ""
+
+
+def given_params(texts: Iterable[str]) -> dict[str, tree.Node]:
+    """The values of `--set`, read as YAML."""
+    found: dict[str, tree.Node] = {}
+    for given in texts:
+        name, value = _split(given, "--set", "classes=10")
+        source = _Given(f"--set {name}", value)
+        found[name] = read(source) if value.strip() else tree.Scalar("", source.span(0, 0))
+    return found
+
+
+def given_inputs(texts: Iterable[str]) -> dict[str, object]:
+    """The sizes of `--input`."""
+    found: dict[str, object] = {}
+    for given in texts:
+        name, value = _split(given, "--input", "image=3x256x256")
+        sizes = value.strip().strip("[]").replace(" ", "")
+        if not _SIZES.fullmatch(sizes) or len(sizes) > _LONGEST_SIZES:
+            shown = f"`{value}`" if 0 < len(value) <= _LONGEST_SIZES else "that"
+            raise EnvironmentFailure(
+                f"--input {name} needs sizes, not {shown if value else 'nothing'}",
+                help="for example --input image=3x256x256",
+            )
+        found[name] = tuple(int(size) for size in re.split("[x,]", sizes))
+    return found
+
+
+def _split(given: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name.strip():
+        raise EnvironmentFailure(
+            f"{option} takes a name and a value, not {f'`{given}`' if given else 'nothing'}",
+            help=f"for example {option} {example}",
+        )
+    return name.strip(), value
