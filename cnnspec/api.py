@@ -7,12 +7,12 @@ neither torch nor onnx.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, did_you_mean
-from cnnspec.frontend.load import Loaded, bundled_specs, expand, load_file, load_text, locate
+from cnnspec.diagnostics import Diagnostic
+from cnnspec.frontend.load import Loaded, expand, load_named, load_text
 from cnnspec.ir import Graph
 
 if TYPE_CHECKING:
@@ -158,16 +158,6 @@ def load(
         loaded = load_text(text)
     else:
         assert source is not None  # exactly one of the two is given
-        path = Path(source)
-        bare = path.parent == Path() and not path.suffix
-        if not path.exists() and bare:
-            found = locate(str(source))
-            if found is None:
-                raise EnvironmentFailure(
-                    f"there is no file and no bundled spec {source}",
-                    help=did_you_mean(str(source), bundled_specs()),
-                )
-            path, named = found
-            variant = variant if variant is not None else named
-        loaded = load_file(path, str(source) if not bare else None)
+        loaded, named = load_named(fspath(source))
+        variant = variant if variant is not None else named
     return Network(loaded, variant=variant, params=params, inputs=inputs)

@@ -7,12 +7,11 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cnnspec.cli.option_types import text
-from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, did_you_mean, nearest
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure
 from cnnspec.frontend import tree
-from cnnspec.frontend.load import Loaded, bundled_specs, load_file, load_text, locate
+from cnnspec.frontend.load import Loaded, load_named, load_text
 from cnnspec.frontend.reader import MAX_BYTES, read
 from cnnspec.source import Source
 
@@ -75,25 +74,7 @@ def load_spec(spec: str) -> tuple[Loaded, str | None]:
     """The document that SPEC names, and the variant if it is the name of a bundled one."""
     if spec == "-":
         return load_text(_standard_input(), "<stdin>"), None
-    if not spec.strip():
-        raise EnvironmentFailure("SPEC is empty", help=f"it is {SPEC_HELP}")
-    path = Path(spec)
-    try:
-        there, folder = path.exists(), path.is_dir()
-    except OSError:
-        there, folder = True, False  # reading it says what is wrong
-    bare = path.parent == Path() and not path.suffix
-    if bare and (folder or not there):
-        found = locate(spec)
-        if found is not None:
-            name = f"{spec}.yaml" if found[1] is None else found[0].name
-            return load_file(found[0], name), found[1]
-    if there:
-        return load_file(path, spec), None
-    raise EnvironmentFailure(
-        f"there is no file and no bundled spec `{spec}`" if bare else f"there is no file `{spec}`",
-        help=_nearest_spec(path, bare),
-    )
+    return load_named(spec)
 
 
 def _standard_input() -> bytes:
@@ -104,22 +85,6 @@ def _standard_input() -> bytes:
     except OSError as failure:
         reason = (failure.strerror or "unknown reason").lower()
         raise EnvironmentFailure(f"standard input cannot be read: {reason}") from None
-
-
-def _nearest_spec(path: Path, bare: bool) -> str:
-    """Help for a file that is not there: one beside it, or a bundled spec, of a similar name."""
-    bundled = bundled_specs()
-    if bare:
-        return did_you_mean(path.name, bundled) or f"bundled specs are {', '.join(bundled)}"
-    try:
-        beside = {other.name: other for other in path.parent.glob("*.y*ml")}
-    except OSError:
-        beside = {}
-    near = nearest(path.name, beside)
-    if near is not None:
-        return f"did you mean `{beside[near]}`?"
-    likely = path.parent == Path() or path.stem in bundled
-    return did_you_mean(path.stem, bundled) if likely else ""
 
 
 def given_params(texts: Iterable[str]) -> dict[str, tree.Node]:

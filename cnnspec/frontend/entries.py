@@ -404,7 +404,13 @@ class EntryParser:
         return nearest(name.text, known) or ""
 
     def _call(
-        self, block: Block, key: tree.Scalar, body: tree.Node | None, scope: StaticScope
+        self,
+        block: Block,
+        key: tree.Scalar,
+        body: tree.Node | None,
+        scope: StaticScope,
+        *,
+        partial: bool = False,
     ) -> bool:
         mapping = self.reader.mapping(body, f"the arguments of `{key.text}`") if body else None
         if block.broken or (body is not None and mapping is None):
@@ -421,7 +427,7 @@ class EntryParser:
             else:
                 fine = self.param_value(param.type, value, name.text, scope) and fine
         for param in block.params:
-            if param.required and param.name.text not in given:
+            if param.required and param.name.text not in given and not partial:
                 self.reader.error(
                     "missing-argument", f"`{key.text}` needs `{param.name.text}`", key
                 )
@@ -489,7 +495,7 @@ class EntryParser:
             if op is not None:
                 return self._arguments(op, key, body, scope, partial=True)
             block = self._block(key)
-            return block is not None and self.reader.mapping(body, "arguments") is not None
+            return block is not None and self._call(block[1], key, body, scope, partial=True)
         self.reader.error(
             "argument-type",
             "an operation must be a name, or one operation with its arguments",

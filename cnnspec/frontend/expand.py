@@ -7,27 +7,28 @@ cause is recorded, what depends on it is passed over in silence, and expansion g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from cnnspec.diagnostics import Diagnostic, Note, Reject, did_you_mean, error
+from cnnspec.diagnostics import Diagnostic, Note, Reject, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.arguments import Arguments
 from cnnspec.frontend.building import GraphBuilder
-from cnnspec.frontend.document import Assertion, Block, Document, Entry, OutputDecl, located
+from cnnspec.frontend.document import Block, Document, Entry, located
 from cnnspec.frontend.expressions import ExpressionError, Value
+from cnnspec.frontend.initialisers import Initialisers
 from cnnspec.frontend.names import Level, Naming, Result, check_name
+from cnnspec.frontend.outcomes import Outcomes
 from cnnspec.frontend.place import Place, shown_loops
 from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.references import Input, References
 from cnnspec.frontend.values import Env, Evaluator, Fault, OpValue, Poisoned
-from cnnspec.ir import Frame, Graph, NetworkOutput, Scope
+from cnnspec.ir import Frame, Graph, Scope
 from cnnspec.op import Op, Site
 from cnnspec.ops import bind
 from cnnspec.source import Span
 from cnnspec.tensor import Tensor
-from cnnspec.weights import Init
 
 __all__ = ["MAX_CALLS", "Expander"]
 
@@ -47,6 +48,8 @@ class Expander:
         self.evaluator = Evaluator(self.builder.tensor)
         self.arguments = Arguments(self.evaluator)
         self.references = References(self.evaluator)
+        self.outcomes = Outcomes(self.references, problems)
+        self.initialisers = Initialisers(problems)
         self._calls = 0
 
     # --------------------------------------------------------------------------- the network
@@ -73,8 +76,9 @@ class Expander:
         root = Scope("", name, None, {}, None, top.span, inputs=tuple(values.values()))
         place = Place(Env(self.document, top, variables, level), Naming(""), root, None)
         last = self._entries(top.entries, place, current)
-        outputs = self._network_outputs(top, place, last)
-        self._assert(top.assertions, place)
+        outputs = self.outcomes.network(top, place, last)
+        self.outcomes.verify(top.assertions, place)
+        self.initialisers.finish(self.document)
         root.outputs = tuple((output.name, output.value) for output in outputs)
         if self.problems.errors:
             return None
@@ -88,65 +92,6 @@ class Expander:
             root,
             metadata,
         )
-
-    def _network_outputs(
-        self, top: Block, place: Place, last: Result | None
-    ) -> tuple[NetworkOutput, ...]:
-        found: list[NetworkOutput] = []
-        if not top.outputs:
-            if last is None:
-                return ()
-            for name, value in last.values:
-                if value is not None:
-                    found.append(NetworkOutput(name or "output", value))
-            return tuple(found)
-        for declared, value in self._outputs(top.outputs, place):
-            name = self.evaluator.text(declared.name.scalar, place.env)
-            if any(output.name == name for output in found):
-                self.problems.add(
-                    error("duplicate-name", f"there are two outputs `{name}`", declared.name.span)
-                )
-            elif value is not None:
-                found.append(NetworkOutput(name, value, declared.training, declared.weight))
-        if found and all(output.training for output in found):
-            self.problems.add(
-                error("no-output", "all outputs are for training only", top.outputs[0].name.span)
-            )
-        return tuple(found)
-
-    def _outputs(
-        self, declared: Sequence[OutputDecl], place: Place
-    ) -> Iterator[tuple[OutputDecl, int | None]]:
-        for output in declared:
-            try:
-                piece = output.reference[0]
-                text = self.evaluator.template(output.reference, place.env)
-                yield (
-                    output,
-                    self.references.single(
-                        self.references.find(text, piece.span, place), text, piece.span
-                    ),
-                )
-            except Fault as fault:
-                self._record(fault, place)
-                yield output, None
-            except Poisoned:
-                yield output, None
-
-    def _assert(self, assertions: Sequence[Assertion], place: Place) -> None:
-        for assertion in assertions:
-            try:
-                if self.evaluator.expression(assertion.that, place.env):
-                    continue
-                piece = assertion.that[0]
-                message = f"`{piece.text}` does not hold"
-                if assertion.message:
-                    message = self.evaluator.template(assertion.message, place.env)
-                raise Fault(error("assertion-failed", message, piece.span))
-            except Fault as fault:
-                self._record(fault, place)
-            except Poisoned:
-                continue
 
     # ------------------------------------------------------------------------------- entries
 
@@ -364,7 +309,7 @@ class Expander:
                 notes = [Note(f"for `{entry.key.text}` at {entry.key.span}", entry.key.span)]
             raise Fault(reject.located(span or entry.key.span, notes)) from None
         self.builder.charge(1, entry.key.span)
-        init = self._init(entry, op, Site(tensors, outputs), place)
+        init = self.initialisers.of(entry, op, Site(tensors, outputs), place.env.document)
         name = self._name(entry, place)
         local = place.naming.take(name)
         node = self.builder.add(
@@ -414,27 +359,6 @@ class Expander:
                         help="join it with a tensor first",
                     )
                 )
-
-    def _init(self, entry: Entry, op: Op, site: Site, place: Place) -> tuple[tuple[str, Init], ...]:
-        """Initialisers of the file for this op, then the entry's own."""
-        for_op = place.env.document.init.get(op.name, ())
-        if not entry.init and not for_op:
-            return ()
-        weights = op.weights(site)
-        chosen = {key.text: init for key, init in for_op if key.text in weights}
-        for key, init in entry.init:
-            if key.text not in weights:
-                raise Fault(
-                    error(
-                        "unknown-weight",
-                        f"`{op.name}` has no weight `{key.text}` here",
-                        key.span,
-                        help=did_you_mean(key.text, weights)
-                        or (f"its weights are {', '.join(weights)}" if weights else ""),
-                    )
-                )
-            chosen[key.text] = init
-        return tuple(chosen.items())
 
     # --------------------------------------------------------------------------------- names
 
@@ -608,11 +532,11 @@ class Expander:
             last = self._entries(block.entries, inner, start)
         finally:
             self._calls -= 1
-        self._assert(block.assertions, inner)
+        self.outcomes.verify(block.assertions, inner)
         if block.outputs:
             values = tuple(
                 (self.evaluator.text(declared.name.scalar, env), value)
-                for declared, value in self._outputs(block.outputs, inner)
+                for declared, value in self.outcomes.outputs(block.outputs, inner)
             )
             if len(values) == 1:
                 values = (("", values[0][1]),)

@@ -1,17 +1,17 @@
-"""`init:` from tree to `Init`: how weights start, by weight name."""
+"""`init:`: how weights start, from tree to `Init`, and which one a weight gets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from cnnspec.diagnostics import Reject, did_you_mean
+from cnnspec.diagnostics import Reject, did_you_mean, error
 from cnnspec.frontend import tree
+from cnnspec.frontend.document import Document, Entry
+from cnnspec.frontend.problems import Problems
+from cnnspec.frontend.reading import Reader
+from cnnspec.frontend.values import Fault
+from cnnspec.op import Op, Site
 from cnnspec.weights import INITIALISERS, Init, constant
 
-if TYPE_CHECKING:
-    from cnnspec.frontend.reading import Reader
-
-__all__ = ["read_init"]
+__all__ = ["Initialisers", "read_init"]
 
 
 def read_init(reader: Reader, node: tree.Node) -> tuple[tuple[tree.Scalar, Init], ...]:
@@ -74,3 +74,40 @@ def _named(
         reader.error("missing-argument", "`constant` needs `val`", kind)
         return None
     return Init(kind.text, tuple(given))
+
+
+class Initialisers:
+    """Chooses initialisers: those of the file for an operation, then an entry's own."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+        self._met: dict[str, set[str]] = {}
+
+    def of(
+        self, entry: Entry, op: Op, site: Site, document: Document
+    ) -> tuple[tuple[str, Init], ...]:
+        """The initialisers of one op's weights that are not its defaults. Raises `Fault`."""
+        for_op = document.init.get(op.name, ())
+        if not entry.init and not for_op:
+            return ()
+        weights = op.weights(site)
+        chosen = {key.text: init for key, init in for_op if key.text in weights}
+        self._met.setdefault(op.name, set()).update(chosen)
+        for key, init in entry.init:
+            if key.text not in weights:
+                help = did_you_mean(key.text, weights)
+                if weights and not help:
+                    help = f"its weights are {', '.join(weights)}"
+                message = f"`{op.name}` has no weight `{key.text}` here"
+                raise Fault(error("unknown-weight", message, key.span, help=help))
+            chosen[key.text] = init
+        return tuple(chosen.items())
+
+    def finish(self, document: Document) -> None:
+        """Report weights that the file's `init` names and no entry of the operation has."""
+        for name, met in self._met.items():
+            for key, _ in document.init.get(name, ()):
+                if key.text not in met:
+                    message = f"no `{name}` of this network has a weight `{key.text}`"
+                    help = did_you_mean(key.text, met | {"weight", "bias"})
+                    self.problems.add(error("unknown-weight", message, key.span, help=help))

@@ -18,6 +18,7 @@ from cnnspec.diagnostics import (
     SpecError,
     did_you_mean,
     error,
+    nearest,
 )
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Dimension, Document, Variant, located
@@ -40,6 +41,7 @@ __all__ = [
     "bundled_specs",
     "expand",
     "load_file",
+    "load_named",
     "load_text",
     "locate",
 ]
@@ -103,6 +105,54 @@ def locate(name: str) -> tuple[Path, str | None] | None:
         if name in document.variants:
             return path, name
     return None
+
+
+def load_named(name: str) -> tuple[Loaded, str | None]:
+    """The document of a path or of a bundled network, and the variant a bundled name means.
+
+    A file of that name wins over a bundled network, a folder does not.
+
+    Raises:
+        EnvironmentFailure: there is neither, or the file cannot be read.
+        SpecError: the file is no spec.
+    """
+    if not name.strip():
+        raise EnvironmentFailure(
+            "the name of the spec is empty", help="name a file, or a bundled network: `vgg16`"
+        )
+    path = Path(name)
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError):
+        there, folder = True, False  # reading it says what is wrong
+    bare = path.parent == Path() and not path.suffix
+    if bare and (folder or not there):
+        found = locate(name)
+        if found is not None:
+            shown = f"{name}.yaml" if found[1] is None else found[0].name
+            return load_file(found[0], shown), found[1]
+    if there:
+        return load_file(path, name), None
+    raise EnvironmentFailure(
+        f"there is no file and no bundled spec `{name}`" if bare else f"there is no file `{name}`",
+        help=_nearest_spec(path, bare),
+    )
+
+
+def _nearest_spec(path: Path, bare: bool) -> str:
+    """Help for a file that is not there: one beside it, or a bundled spec, of a similar name."""
+    bundled = bundled_specs()
+    if bare:
+        return did_you_mean(path.name, bundled) or f"bundled specs are {', '.join(bundled)}"
+    try:
+        beside = {other.name: other for other in path.parent.glob("*.y*ml")}
+    except OSError:
+        beside = {}
+    near = nearest(path.name, beside)
+    if near is not None:
+        return f"did you mean `{beside[near]}`?"
+    likely = path.parent == Path() or path.stem in bundled
+    return did_you_mean(path.stem, bundled) if likely else ""
 
 
 def load_file(path: Path, name: str | None = None) -> Loaded:

@@ -12,23 +12,20 @@ from dataclasses import replace
 from cnnspec.diagnostics import did_you_mean, error, warning
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import (
-    Assertion,
     Block,
-    Dimension,
     Document,
-    InputDecl,
-    OutputDecl,
     Param,
-    Piece,
     Variant,
 )
 from cnnspec.frontend.entries import EntryParser, names_written
-from cnnspec.frontend.expressions import RESERVED, Template
+from cnnspec.frontend.expressions import RESERVED
 from cnnspec.frontend.initialisers import read_init
 from cnnspec.frontend.metadata import read_labels, read_preprocess
 from cnnspec.frontend.param_types import PARAM_SLOTS
+from cnnspec.frontend.params import ParamParser
+from cnnspec.frontend.ports import PortParser
 from cnnspec.frontend.problems import Problems
-from cnnspec.frontend.reading import OLD_BOOLEANS, Names, Reader, StaticScope
+from cnnspec.frontend.reading import Names, StaticScope
 from cnnspec.op import slots_of
 from cnnspec.ops import registry
 from cnnspec.slots import describe_value
@@ -78,9 +75,6 @@ EXPECTABLE = (
 )
 """What `expect` may state: the totals of a report, the outputs' shapes, and the field."""
 
-_TYPED = re.compile(rf"\s*({'|'.join(PARAM_SLOTS)})\s*(?:=(.*))?", re.DOTALL)
-_SYMBOL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:=(?!=)(.*))?", re.DOTALL)
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BLOCK_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 ImportLoader = Callable[[tree.Scalar], Document | None]
@@ -100,6 +94,8 @@ class _FileParser:
         self.load_import = load_import
         self.entries = EntryParser(document, problems)
         self.reader = self.entries.reader
+        self.ports = PortParser(self.reader)
+        self.params = ParamParser(self.entries)
         self.root: tree.Mapping | None = None
 
     def parse(self, root: tree.Node) -> None:
@@ -115,11 +111,14 @@ class _FileParser:
             self.document.broken = True
             return
         self.root = root
+        blocks = root.get("blocks")
+        if isinstance(blocks, tree.Mapping):
+            self.params.blocks = tuple(key.text for key, _ in blocks.items)
         keys = {key.text: (key, value) for key, value in root.items}
         if not self._version(root, keys.get("cnnspec")):
             self.document.broken = True
             return
-        self._known_keys(root, FILE_KEYS, "a spec")
+        self.reader.known_keys(root, FILE_KEYS, "a spec")
         document = self.document
         if "name" in keys:
             name = self.reader.scalar(keys["name"][1], "`name`")
@@ -183,17 +182,6 @@ class _FileParser:
         self.problems.add(error("unknown-version", message, node.span, help=help))
         return False
 
-    def _known_keys(self, mapping: tree.Mapping, known: Iterable[str], what: str) -> None:
-        known = tuple(known)
-        for key, _ in mapping.items:
-            if key.text not in known:
-                self.reader.error(
-                    "unknown-key",
-                    f"`{key.text}` is no key of {what}",
-                    key,
-                    help=did_you_mean(key.text, known) or f"its keys are {', '.join(known)}",
-                )
-
     # ------------------------------------------------------------- other files, arguments by op
 
     def _imports(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
@@ -201,7 +189,7 @@ class _FileParser:
             return
         mapping = self.reader.mapping(keys["imports"][1], "`imports`")
         for prefix, node in mapping.items if mapping else ():
-            if not self._identifier(prefix, "an import"):
+            if not self.reader.identifier(prefix, "an import"):
                 continue
             path = self.reader.scalar(node, f"the path of import `{prefix.text}`")
             imported = self.load_import(path) if path else None
@@ -251,17 +239,6 @@ class _FileParser:
         )
         return False
 
-    def _identifier(self, name: tree.Scalar, what: str) -> bool:
-        if _IDENTIFIER.fullmatch(name.text) and name.text not in RESERVED:
-            return True
-        self.reader.error(
-            "bad-name",
-            f"`{name.text}` cannot name {what}",
-            name,
-            help="letters, digits and `_`, not starting with a digit, and no word of an expression",
-        )
-        return False
-
     # ---------------------------------------------------------------------------------- blocks
 
     def _blocks(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
@@ -287,9 +264,8 @@ class _FileParser:
                 self.document.blocks[name.text] = Block(name.text, name, node.span, broken=True)
                 continue
             block = Block(name.text, name, body.span, broken=misnamed)
-            self._known_keys(body, BLOCK_KEYS, "a block")
-            params = body.get("params")
-            block.params = self._params(params, f"`{name.text}`", within=True) if params else ()
+            self.reader.known_keys(body, BLOCK_KEYS, "a block")
+            block.params = self.params.read(body.get("params"), within=True)
             if (inline := body.get("inline")) is not None:
                 value = self.reader.plain(inline)
                 block.inline = value is True
@@ -301,7 +277,9 @@ class _FileParser:
                     self.reader.scalar(item, "an input of a block")
                     for item in (sequence.items if sequence else ())
                 ]
-                block.inputs = tuple([t for t in texts if t and self._identifier(t, "an input")])
+                block.inputs = tuple(
+                    [t for t in texts if t and self.reader.identifier(t, "an input")]
+                )
             self.document.blocks[name.text] = block
             bodies.append((block, body))
         for block, body in bodies:
@@ -319,9 +297,9 @@ class _FileParser:
         else:
             block.entries = self.entries.entries(layers, scope, "`layers`")
         if (outputs := body.get("outputs")) is not None:
-            block.outputs = self._outputs(outputs, scope, top=False)
+            block.outputs = self.ports.outputs(outputs, scope, top=False)
         if (assertions := body.get("assert")) is not None:
-            block.assertions = self._assertions(assertions, scope)
+            block.assertions = self.ports.assertions(assertions, scope)
         self._unused_params(block.params, scope, body.get("params"))
 
     def _block_hints(self, block: Block) -> dict[str, str]:
@@ -370,102 +348,6 @@ class _FileParser:
                     )
                 )
 
-    # ---------------------------------------------------------------------------------- params
-
-    def _params(self, node: tree.Node, owner: str, *, within: bool) -> tuple[Param, ...]:
-        mapping = self.reader.mapping(node, "`params`")
-        params: list[Param] = []
-        names = frozenset(key.text for key, _ in mapping.items) if mapping else frozenset()
-        for name, value in mapping.items if mapping else ():
-            if not self._identifier(name, "a param"):
-                continue
-            if name.text == "input":
-                self.reader.error("bad-name", "`input` is the input of the block", name)
-                continue
-            earlier = StaticScope(
-                frozenset(p.name.text for p in params),
-                Names.of(("input",) if within else ()),
-                hints=dict.fromkeys(
-                    names - {p.name.text for p in params}, "a default may use the params above it"
-                ),
-            )
-            params.append(self._param(name, value, earlier))
-        return tuple(params)
-
-    def _param(self, name: tree.Scalar, node: tree.Node, scope: StaticScope) -> Param:
-        if isinstance(node, tree.Sequence):
-            rows = node.items and all(isinstance(item, tree.Mapping) for item in node.items)
-            type = "table" if rows else "list"
-            fine = self.reader.accepted(
-                node, PARAM_SLOTS[type], 1, name.text, self.reader.plain(node)
-            )
-            return Param(name, type, literal=node, broken=not fine)
-        if isinstance(node, tree.Mapping):
-            fine = self.entries.operation_value(node, scope)
-            return Param(name, "op", literal=node, broken=not fine)
-        if node.quoted or node.block:
-            return Param(name, "str", literal=node)
-        value = self.reader.literal(node)
-        if isinstance(value, bool):
-            return Param(name, "bool", literal=node)
-        if isinstance(value, int):
-            return Param(name, "int", literal=node)
-        if isinstance(value, float):
-            return Param(name, "float", literal=node)
-        typed = _TYPED.fullmatch(node.text) if value is not None else None
-        if typed is None:
-            self._untyped(name, node)
-            return Param(name, "int", broken=True)
-        if typed[2] is None:
-            return Param(name, typed[1])
-        return self._default(name, typed, node, scope)
-
-    def _untyped(self, name: tree.Scalar, node: tree.Scalar) -> None:
-        word = node.text.partition("=")[0].strip()
-        if word.lower() in OLD_BOOLEANS:
-            help = "the booleans are `true` and `false`"
-        elif word in registry():
-            help = f"for an operation write `{name.text}: op = {node.text}`"
-        elif "=" in node.text:
-            help = did_you_mean(word, PARAM_SLOTS) or f"the types are {', '.join(PARAM_SLOTS)}"
-        elif node.absent or node.text in ("null", "~"):
-            help = f"for no operation write `{name.text}: op = null`"
-        elif near := did_you_mean(word, PARAM_SLOTS):
-            help = near
-        else:
-            help = f"`{name.text}: int = {node.text}` for an expression, quotes for text"
-        self.reader.error(
-            "untyped-param",
-            f"`{node.text}` is neither a type nor a plain value"
-            if node.text
-            else f"param `{name.text}` has no type and no value",
-            node if node.text else name,
-            help=help,
-        )
-
-    def _default(
-        self, name: tree.Scalar, typed: re.Match[str], node: tree.Scalar, scope: StaticScope
-    ) -> Param:
-        type, text = typed[1], typed[2]
-        start = typed.start(2) + len(text) - len(text.lstrip())
-        piece = Piece(node, start, typed.end(2) - (len(text) - len(text.rstrip())))
-        if type == "str":
-            template = self.reader.template(piece, scope)
-            return Param(name, type, text=template, broken=template is None)
-        extra: Iterable[str] = ()
-        if type == "op":
-            extra = (*registry(), *self.document.blocks, *self._block_names())
-        expression = self.reader.expression(piece, scope, extra)
-        if expression is None:
-            return Param(name, type, broken=True)
-        if type == "op":
-            self.entries.called.update(expression[1].names)
-        return Param(name, type, expression=expression)
-
-    def _block_names(self) -> Iterable[str]:
-        blocks = self.root.get("blocks") if self.root else None
-        return [key.text for key, _ in blocks.items] if isinstance(blocks, tree.Mapping) else []
-
     # ------------------------------------------------------------------------------- top level
 
     def _top(self, root: tree.Mapping, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
@@ -473,11 +355,11 @@ class _FileParser:
         top = Block(document.name, None, root.span)
         document.top = top
         if "params" in keys:
-            top.params = self._params(keys["params"][1], "the spec", within=False)
+            top.params = self.params.read(keys["params"][1], within=False)
         symbols: list[str] = []
         used: set[str] = set()
         if "inputs" in keys:
-            document.inputs = self._inputs(keys["inputs"][1], top.params, symbols, used)
+            document.inputs = self.ports.inputs(keys["inputs"][1], top.params, symbols, used)
         written = keys["inputs"][1] if "inputs" in keys else None
         if written is None or (
             written.absent if isinstance(written, tree.Scalar) else not written.items
@@ -497,9 +379,9 @@ class _FileParser:
             self.reader.error("no-output", "the network has no entry", keys["layers"][0])
         top.entries = self.entries.entries(layers, scope, "`layers`")
         if "outputs" in keys:
-            top.outputs = self._outputs(keys["outputs"][1], scope, top=True)
+            top.outputs = self.ports.outputs(keys["outputs"][1], scope, top=True)
         if "assert" in keys:
-            top.assertions = self._assertions(keys["assert"][1], scope)
+            top.assertions = self.ports.assertions(keys["assert"][1], scope)
         if "variants" in keys:
             self._variants(keys["variants"][1], top)
         if "expect" in keys:
@@ -510,147 +392,6 @@ class _FileParser:
                 self.problems.add(
                     warning("unused-block", f"block `{name}` is never used", block.key.span)
                 )
-
-    def _inputs(
-        self,
-        node: tree.Node,
-        params: tuple[Param, ...],
-        symbols: list[str],
-        used: set[str],
-    ) -> tuple[InputDecl, ...]:
-        mapping = self.reader.mapping(node, "`inputs`")
-        variables = frozenset(p.name.text for p in params)
-        declared: list[InputDecl] = []
-        for name, value in mapping.items if mapping else ():
-            if not self._identifier(name, "an input"):
-                continue
-            sizes = self.reader.sequence(value, f"the sizes of input `{name.text}`")
-            if sizes is None:
-                continue
-            if not 1 <= len(sizes.items) <= 4:
-                self.reader.error(
-                    "input-rank",
-                    f"input `{name.text}` has {len(sizes.items)} sizes, 1 to 4 are possible",
-                    value,
-                    help="the batch is not written: an image is `[3, 224, 224]`",
-                )
-                continue
-            dimensions = []
-            for item in sizes.items:
-                text = self.reader.scalar(item, f"a size of input `{name.text}`")
-                if text is not None:
-                    dimensions.append(self._dimension(text, variables, symbols, used))
-            if len(dimensions) == len(sizes.items):
-                declared.append(InputDecl(name, tuple(dimensions), value.span))
-        return tuple(declared)
-
-    def _dimension(
-        self,
-        node: tree.Scalar,
-        variables: frozenset[str],
-        symbols: list[str],
-        used: set[str],
-    ) -> Dimension:
-        value = self.reader.literal(node)
-        if not isinstance(value, str) and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            self.reader.error(
-                "input-size",
-                f"a size must be an integer of at least 1, not {describe_value(value)}",
-                node,
-            )
-            return Dimension(Piece(node), None, None)
-        scope = StaticScope(variables | frozenset(symbols), Names.of(()), used)
-        symbol = _SYMBOL.fullmatch(node.text)
-        if symbol and symbol[1] not in variables and symbol[1] not in RESERVED:
-            if symbol[1] not in symbols:
-                symbols.append(symbol[1])
-            if symbol[2] is None:
-                return Dimension(Piece(node), symbol[1], None)
-            text = symbol[2]
-            start = symbol.start(2) + len(text) - len(text.lstrip())
-            default = self.reader.expression(Piece(node, start), scope)
-            return Dimension(Piece(node, start), symbol[1], default[1] if default else None)
-        parsed = self.reader.expression(Piece(node), scope)
-        return Dimension(Piece(node), None, parsed[1] if parsed else None)
-
-    def _outputs(self, node: tree.Node, scope: StaticScope, *, top: bool) -> tuple[OutputDecl, ...]:
-        if isinstance(node, tree.Scalar) and not node.absent:
-            node = tree.Sequence((node,), node.span)
-        if isinstance(node, tree.Sequence):
-            found = []
-            for item in node.items:
-                text = self.reader.scalar(item, "an output")
-                reference = self.reader.template(Piece(text), scope) if text else None
-                if text and reference:
-                    found.append(OutputDecl(Piece(text), reference))
-            return tuple(found)
-        mapping = self.reader.mapping(node, "`outputs`")
-        declared = []
-        for name, value in mapping.items if mapping else ():
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name.text):
-                self.reader.error(
-                    "bad-name",
-                    f"`{name.text}` cannot name an output",
-                    name,
-                    help="letters, digits, `_` and `-`",
-                )
-                continue
-            output = self._output(name, value, scope, top=top)
-            if output is not None:
-                declared.append(output)
-        return tuple(declared)
-
-    def _output(
-        self, name: tree.Scalar, node: tree.Node, scope: StaticScope, *, top: bool
-    ) -> OutputDecl | None:
-        if not isinstance(node, tree.Mapping):
-            text = self.reader.scalar(node, f"output `{name.text}`")
-            reference = self.reader.template(Piece(text), scope) if text else None
-            return OutputDecl(Piece(name), reference) if reference else None
-        self._known_keys(node, ("from", "training", "weight") if top else ("from",), "an output")
-        source = node.get("from")
-        if source is None:
-            self.reader.error("missing-key", f"output `{name.text}` has no `from`", name)
-            return None
-        text = self.reader.scalar(source, f"output `{name.text}`")
-        reference = self.reader.template(Piece(text), scope) if text else None
-        training, weight = False, 1.0
-        if (value := node.get("training")) is not None:
-            found = self.reader.plain(value)
-            training = found is True
-            if not isinstance(found, bool):
-                self.reader.error("argument-type", "`training` must be true or false", value)
-        if (value := node.get("weight")) is not None:
-            found = self.reader.plain(value)
-            if isinstance(found, bool) or not isinstance(found, (int, float)):
-                self.reader.error("argument-type", "`weight` must be a number", value)
-            else:
-                weight = float(found)
-        return OutputDecl(Piece(name), reference, training, weight) if reference else None
-
-    def _assertions(self, node: tree.Node, scope: StaticScope) -> tuple[Assertion, ...]:
-        sequence = self.reader.sequence(node, "`assert`")
-        found = []
-        for item in sequence.items if sequence else ():
-            mapping = self.reader.mapping(item, "an assertion")
-            if mapping is None:
-                continue
-            self._known_keys(mapping, ("that", "message"), "an assertion")
-            that = mapping.get("that")
-            if that is None:
-                self.reader.error("missing-key", "the assertion has no `that`", item)
-                continue
-            text = self.reader.scalar(that, "`that`")
-            expression = self.reader.expression(Piece(text), scope) if text else None
-            message: tuple[Piece, Template] | None = None
-            if (words := mapping.get("message")) is not None:
-                text = self.reader.scalar(words, "`message`")
-                message = self.reader.template(Piece(text), scope) if text else None
-            if expression:
-                found.append(Assertion(expression, message, item.span))
-        return tuple(found)
 
     def _variants(self, node: tree.Node, top: Block) -> None:
         mapping = self.reader.mapping(node, "`variants`")
@@ -720,7 +461,7 @@ class _FileParser:
             if key.text in variants:
                 inner = self.reader.mapping(value, f"what is expected of `{key.text}`")
                 if inner is not None:
-                    self._known_keys(inner, EXPECTABLE, "`expect`")
+                    self.reader.known_keys(inner, EXPECTABLE, "`expect`")
                 continue
             self.reader.error(
                 "unknown-key",

@@ -15,6 +15,7 @@ from cnnspec.diagnostics import Reject, SpecError, did_you_mean, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Piece, located
 from cnnspec.frontend.expressions import (
+    RESERVED,
     Expression,
     ExpressionError,
     Loop,
@@ -29,6 +30,8 @@ from cnnspec.slots import Slot
 __all__ = ["OLD_BOOLEANS", "Names", "Reader", "StaticScope"]
 
 T = TypeVar("T")
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 OLD_BOOLEANS = frozenset(("yes", "no", "on", "off"))
 """Words that YAML 1.1 took for booleans; YAML 1.2 does not."""
@@ -176,6 +179,30 @@ class Reader:
         found = "a mapping" if isinstance(node, tree.Mapping) else "text"
         self.error("wrong-kind", f"{what} must be a list, not {found}", node, help=help)
         return None
+
+    def known_keys(self, mapping: tree.Mapping, known: Iterable[str], what: str) -> None:
+        """Report the keys of a mapping that are not among those it may have."""
+        known = tuple(known)
+        for key, _ in mapping.items:
+            if key.text not in known:
+                self.error(
+                    "unknown-key",
+                    f"`{key.text}` is no key of {what}",
+                    key,
+                    help=did_you_mean(key.text, known) or f"its keys are {', '.join(known)}",
+                )
+
+    def identifier(self, name: tree.Scalar, what: str) -> bool:
+        """Whether a name may stand in expressions; reported where not."""
+        if _IDENTIFIER.fullmatch(name.text) and name.text not in RESERVED:
+            return True
+        self.error(
+            "bad-name",
+            f"`{name.text}` cannot name {what}",
+            name,
+            help="letters, digits and `_`, not starting with a digit, and no word of an expression",
+        )
+        return False
 
     def literal(self, node: tree.Scalar) -> tree.Literal:
         """The literal value of a scalar; one that is out of range counts as 0."""

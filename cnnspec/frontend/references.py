@@ -33,6 +33,9 @@ class References:
             later.message = f"`{text}` is not built yet here"
             raise Fault(later.located(span))
         notes, help = place.level.explain(text)
+        if text == "input" and place.env.block.inputs:
+            names = ", ".join(f"`{name.text}`" for name in place.env.block.inputs)
+            help = f"the inputs of `{place.env.block.name}` are {names}"
         raise Fault(
             error(
                 "unknown-tensor",

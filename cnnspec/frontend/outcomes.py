@@ -1,0 +1,85 @@
+"""What comes out of a network or block: its outputs found, its assertions verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cnnspec.diagnostics import error
+from cnnspec.frontend.document import Assertion, Block, OutputDecl
+from cnnspec.frontend.names import Result
+from cnnspec.frontend.place import Place
+from cnnspec.frontend.problems import Problems
+from cnnspec.frontend.references import References
+from cnnspec.frontend.values import Fault, Poisoned
+from cnnspec.ir import NetworkOutput
+
+__all__ = ["Outcomes"]
+
+
+class Outcomes:
+    """Finds outputs and verifies assertions; what is wrong goes to `problems`."""
+
+    def __init__(self, references: References, problems: Problems) -> None:
+        self.references = references
+        self.evaluator = references.evaluator
+        self.problems = problems
+
+    def network(self, top: Block, place: Place, last: Result | None) -> tuple[NetworkOutput, ...]:
+        """The outputs of the whole network; `last` is what its last entry gives."""
+        found: list[NetworkOutput] = []
+        if not top.outputs:
+            if last is None:
+                return ()
+            for name, value in last.values:
+                if value is not None:
+                    found.append(NetworkOutput(name or "output", value))
+            return tuple(found)
+        for declared, value in self.outputs(top.outputs, place):
+            name = self.evaluator.text(declared.name.scalar, place.env)
+            if any(output.name == name for output in found):
+                self.problems.add(
+                    error("duplicate-name", f"there are two outputs `{name}`", declared.name.span)
+                )
+            elif value is not None:
+                found.append(NetworkOutput(name, value, declared.training, declared.weight))
+        if found and all(output.training for output in found):
+            self.problems.add(
+                error("no-output", "all outputs are for training only", top.outputs[0].name.span)
+            )
+        return tuple(found)
+
+    def outputs(
+        self, declared: Sequence[OutputDecl], place: Place
+    ) -> Iterator[tuple[OutputDecl, int | None]]:
+        """Each declared output and its value, None for one that could not be built."""
+        for output in declared:
+            try:
+                piece = output.reference[0]
+                text = self.evaluator.template(output.reference, place.env)
+                yield (
+                    output,
+                    self.references.single(
+                        self.references.find(text, piece.span, place), text, piece.span
+                    ),
+                )
+            except Fault as fault:
+                self.problems.add(fault.diagnostic.noted(*place.origin()))
+                yield output, None
+            except Poisoned:
+                yield output, None
+
+    def verify(self, assertions: Sequence[Assertion], place: Place) -> None:
+        """Report the assertions that do not hold."""
+        for assertion in assertions:
+            try:
+                if self.evaluator.expression(assertion.that, place.env):
+                    continue
+                piece = assertion.that[0]
+                message = f"`{piece.text}` does not hold"
+                if assertion.message:
+                    message = self.evaluator.template(assertion.message, place.env)
+                raise Fault(error("assertion-failed", message, piece.span))
+            except Fault as fault:
+                self.problems.add(fault.diagnostic.noted(*place.origin()))
+            except Poisoned:
+                continue
