@@ -23,6 +23,7 @@ __all__ = [
     "SpecError",
     "did_you_mean",
     "error",
+    "listed",
     "nearest",
     "quantity",
     "shape_text",
@@ -180,6 +181,11 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 def _folded(name: str) -> str:
     return name.lower().translate({ord("_"): None, ord("-"): None, ord("."): None})
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as messages list them: `a`, `b`."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def shape_text(shape: Iterable[int]) -> str:

@@ -1,7 +1,7 @@
 """Runs one command and turns failures into exit codes.
 
-0 fine, 1 the spec is wrong, 2 usage or environment, 70 a bug in cnnspec, 130 interrupted
-(143 by SIGTERM). No failure reaches the caller as an exception.
+0 fine, 1 the spec is wrong, 2 usage or environment, 70 a bug in cnnspec. No failure reaches the
+caller as an exception; interrupts do, and `cnnspec.__main__` makes them 130.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ def _run(arguments: Sequence[str]) -> int:
         code: int = options.run(options)
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else 0
-    except KeyboardInterrupt:
-        return 130
     except SpecError as failure:
         Terminal(sys.stderr).diagnostics(failure.diagnostics)
         return exit_code(failure.diagnostics)

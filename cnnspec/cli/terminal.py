@@ -43,7 +43,7 @@ class Terminal:
         if self.colour:
             from rich.markdown import Markdown
 
-            put(self.stream, self._ansi(Markdown(markdown), wrap=True))
+            put(self.stream, self._ansi(Markdown(markdown, code_theme="ansi_dark"), wrap=True))
         else:
             put(self.stream, markdown)
 

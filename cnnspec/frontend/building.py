@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cnnspec.diagnostics import Note, Reject, error
@@ -21,6 +23,9 @@ MAX_NODES = 500_000
 MAX_ELEMENTS = 2**48
 """Most elements one tensor may have."""
 
+_REFERENCE = re.compile(r"[\w.-]{1,40}")
+"""A tensor's name as a join or `from` writes it, short enough for a message."""
+
 
 class GraphBuilder:
     """Collects the parts of a `Graph`. Knows nothing of the language."""
@@ -30,19 +35,47 @@ class GraphBuilder:
         self.tensors: list[Tensor] = []
         self.producers: list[int] = []
         self.nodes: list[Node] = []
+        self._inputs: dict[int, str] = {}
         self._paths: dict[str, Span] = {}
         self._turns = 0
         self._inferred: dict[tuple[Op, tuple[Tensor, ...]], tuple[Tensor, ...]] = {}
 
-    def value(self, tensor: Tensor, producer: int = -1) -> int:
-        """A new value, an input of the network unless a node produces it."""
+    def value(self, tensor: Tensor, producer: int) -> int:
+        """A new value, the output of a node."""
         self.tensors.append(tensor)
         self.producers.append(producer)
         return len(self.tensors) - 1
 
+    def input(self, name: str, tensor: Tensor) -> int:
+        """A new value, an input of the network."""
+        value = self.value(tensor, -1)
+        self._inputs[value] = name
+        return value
+
     def tensor(self, value: int) -> Tensor:
         """What is known of a value."""
         return self.tensors[value]
+
+    def name(self, value: int) -> str:
+        """How messages call a value: an input's name, or the path of what produces it."""
+        producer = self.producers[value]
+        return self.nodes[producer].path if producer >= 0 else self._inputs[value]
+
+    def by_name(
+        self, reject: Reject, blamed: int, inputs: Sequence[tuple[int, Span | None]]
+    ) -> Reject:
+        """A rejection of one of several inputs, with their names and shapes."""
+
+        def shown(number: int) -> str:
+            value, span = inputs[number]
+            named = span is not None and _REFERENCE.fullmatch(span.text)
+            name = span.text if span and named else self.name(value)
+            return f"`{name}` is {self.tensor(value)}"
+
+        other = shown(0 if blamed else 1)
+        return Reject(
+            reject.code, reject.message, label=shown(blamed), notes=[other], help=reject.help
+        )
 
     def site(self, node: Node) -> Site:
         """The tensors that go into and come out of a node."""

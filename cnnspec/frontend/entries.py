@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, replace
 
-from cnnspec.diagnostics import SILENCEABLE, did_you_mean, error, nearest
+from cnnspec.diagnostics import SILENCEABLE, did_you_mean, error, listed, nearest
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import CONTROLS, Block, Branch, Document, Entry, Piece
 from cnnspec.frontend.expressions import Expression, Template
@@ -19,6 +19,7 @@ from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.reading import Reader, StaticScope
 from cnnspec.op import INFERRED, Op, slots_of
 from cnnspec.ops import registry
+from cnnspec.slots import describe_value
 from cnnspec.weights import Init
 
 __all__ = ["EntryParser", "names_written"]
@@ -93,6 +94,9 @@ class EntryParser:
         if len(operations) > 1:
             known = [(k, v) for k, v in operations if self._is_operation(k.text)]
             key, body = (known or operations)[0]
+            for other, value in operations:
+                if "name" not in controls and nearest(other.text, CONTROLS) == "name":
+                    controls["name"] = other, value
             self._other_keys(key, [k for k, _ in operations if k is not key], known)
             operation = self._operation(key, body, controls, node, scope)
             return replace(operation, broken=True)
@@ -203,7 +207,8 @@ class EntryParser:
         if not isinstance(value, str) and (
             isinstance(value, bool) or not isinstance(value, int) or value < 0
         ):
-            self.reader.error("repeat-count", "`repeat` must be an integer of at least 0", node)
+            message = f"`repeat` must be an integer of at least 0, not {describe_value(value)}"
+            self.reader.error("repeat-count", message, node)
             return None
         return found
 
@@ -267,7 +272,7 @@ class EntryParser:
             if text is None:
                 continue
             if text.text not in SILENCEABLE:
-                help = did_you_mean(text.text, SILENCEABLE) or f"there are {', '.join(SILENCEABLE)}"
+                help = did_you_mean(text.text, SILENCEABLE) or f"there are {listed(SILENCEABLE)}"
                 message = f"there is no warning `{text.text}`"
                 self.reader.error("unknown-warning", message, text, help=help)
             found.add(text.text)
@@ -290,7 +295,8 @@ class EntryParser:
         op = registry().get(name)
         if op is not None and name[0].islower():
             branches = self._branches(key, body, scope)
-            return Entry("join", key, node.span, body, op=op, branches=branches)
+            broken = not isinstance(body, (tree.Sequence, tree.Mapping))
+            return Entry("join", key, node.span, body, op=op, branches=branches, broken=broken)
         if op is not None:
             broken = not self._arguments(op, key, body, scope)
             return Entry("op", key, node.span, body, op=op, broken=broken)

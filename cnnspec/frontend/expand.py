@@ -27,6 +27,7 @@ from cnnspec.frontend.values import Env, Evaluator, Fault, OpValue, Poisoned
 from cnnspec.ir import Frame, Graph, Scope
 from cnnspec.op import Op, Site
 from cnnspec.ops import bind
+from cnnspec.slots import describe_value
 from cnnspec.source import Span
 from cnnspec.tensor import Tensor
 
@@ -67,7 +68,7 @@ class Expander:
         level = Level()
         values = {}
         for input_name, tensor in inputs.items():
-            values[input_name] = self.builder.value(tensor)
+            values[input_name] = self.builder.input(input_name, tensor)
             level.define(input_name, Result((("", values[input_name]),)))
         current: Result | None = None
         if len(values) == 1:
@@ -181,7 +182,7 @@ class Expander:
                 raise Fault(
                     error(
                         "repeat-count",
-                        "`repeat` must be an integer of at least 0",
+                        f"`repeat` must be an integer of at least 0, not {describe_value(count)}",
                         piece.span,
                     )
                 )
@@ -304,6 +305,8 @@ class Expander:
                 span = places.get(reject.at)
             elif reject.at is not None and reject.at < len(inputs):
                 span = inputs[reject.at][1]
+                if len(inputs) > 1:
+                    reject = self.builder.by_name(reject, reject.at, inputs)
             notes = []
             if span is not None and not span.inside(entry.span):
                 notes = [Note(f"for `{entry.key.text}` at {entry.key.span}", entry.key.span)]

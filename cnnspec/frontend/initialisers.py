@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnnspec.diagnostics import Reject, did_you_mean, error
+from cnnspec.diagnostics import Reject, did_you_mean, error, listed
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Document, Entry
 from cnnspec.frontend.problems import Problems
@@ -97,7 +97,7 @@ class Initialisers:
             if key.text not in weights:
                 help = did_you_mean(key.text, weights)
                 if weights and not help:
-                    help = f"its weights are {', '.join(weights)}"
+                    help = f"its weights are {listed(weights)}"
                 message = f"`{op.name}` has no weight `{key.text}` here"
                 raise Fault(error("unknown-weight", message, key.span, help=help))
             chosen[key.text] = init

@@ -18,6 +18,7 @@ from cnnspec.diagnostics import (
     SpecError,
     did_you_mean,
     error,
+    listed,
     nearest,
 )
 from cnnspec.frontend import tree
@@ -143,7 +144,7 @@ def _nearest_spec(path: Path, bare: bool) -> str:
     """Help for a file that is not there: one beside it, or a bundled spec, of a similar name."""
     bundled = bundled_specs()
     if bare:
-        return did_you_mean(path.name, bundled) or f"bundled specs are {', '.join(bundled)}"
+        return did_you_mean(path.name, bundled) or f"bundled specs are {listed(bundled)}"
     try:
         beside = {other.name: other for other in path.parent.glob("*.y*ml")}
     except OSError:
@@ -198,7 +199,9 @@ def _load(source: Source, path: Path | None) -> Loaded:
     document = _Loader(problems, path).document(source, path, ())
     if document.broken:
         problems.stop()
-    return Loaded(document, problems.errors, problems.warnings)
+    # What seems unused may be used where something is wrong.
+    warnings = problems.warnings if not problems.errors else ()
+    return Loaded(document, problems.errors, warnings)
 
 
 class _Loader:
@@ -362,11 +365,7 @@ def _variant(document: Document, name: str | None) -> Variant | None:
         raise EnvironmentFailure(
             f"`{document.source.name}` has no variant `{name}`",
             help=did_you_mean(name, names)
-            or (
-                f"its variants are {', '.join(names)}"
-                if document.variants
-                else "it has no variants"
-            ),
+            or (f"its variants are {listed(names)}" if document.variants else "it has no variants"),
         )
     return variant
 
@@ -385,7 +384,7 @@ def _params(
             raise EnvironmentFailure(
                 f"`{document.source.name}` has no param `{name}`",
                 help=did_you_mean(name, known)
-                or (f"its params are {', '.join(known)}" if known else "it has no params"),
+                or (f"its params are {listed(known)}" if known else "it has no params"),
             )
     chosen = {key.text: node for key, node in variant.values} if variant else {}
     variables: dict[str, Value] = {}
@@ -452,7 +451,7 @@ def _inputs(
             raise EnvironmentFailure(
                 f"`{document.source.name}` has no input or symbol `{name}`",
                 help=did_you_mean(name, (*names, *symbols_known))
-                or f"its inputs are {', '.join(names)}",
+                or f"its inputs are {listed(names)}",
             )
     symbols: dict[str, int] = {
         name: _size(given[name], name) for name in given if name not in names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cnnspec.diagnostics import did_you_mean
+from cnnspec.diagnostics import did_you_mean, listed
 from cnnspec.frontend import tree
 from cnnspec.slots import Float, Size, Slot, Word
 
@@ -58,7 +58,7 @@ def read_preprocess(reader: Reader, node: tree.Node) -> dict[str, object]:
                 f"`{key.text}` is no key of `preprocess`",
                 key,
                 help=did_you_mean(key.text, PREPROCESS_KEYS)
-                or f"its keys are {', '.join(PREPROCESS_KEYS)}",
+                or f"its keys are {listed(PREPROCESS_KEYS)}",
             )
             continue
         plain = reader.plain(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cnnspec.diagnostics import did_you_mean
+from cnnspec.diagnostics import did_you_mean, listed
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Param, Piece
 from cnnspec.frontend.entries import EntryParser
@@ -85,7 +85,7 @@ class ParamParser:
         elif word in registry():
             help = f"for an operation write `{name.text}: op = {node.text}`"
         elif "=" in node.text:
-            help = did_you_mean(word, PARAM_SLOTS) or f"the types are {', '.join(PARAM_SLOTS)}"
+            help = did_you_mean(word, PARAM_SLOTS) or f"the types are {listed(PARAM_SLOTS)}"
         elif node.absent or node.text in ("null", "~"):
             help = f"for no operation write `{name.text}: op = null`"
         elif near := did_you_mean(word, PARAM_SLOTS):

@@ -338,8 +338,7 @@ class _FileParser:
         self, params: Iterable[Param], scope: StaticScope, node: tree.Node | None
     ) -> None:
         for param in params:
-            excused = param.broken or param.name.text in self.reader.unknown
-            if param.name.text not in scope.used and not excused:
+            if param.name.text not in scope.used:
                 self.problems.add(
                     warning(
                         "unused-param",
@@ -388,7 +387,7 @@ class _FileParser:
             document.expect = self._expect(keys["expect"][1])
         self._unused_params(top.params, scope, None)
         for name, block in document.blocks.items():
-            if name not in self.entries.called and block.key and not block.broken:
+            if name not in self.entries.called and block.key:
                 self.problems.add(
                     warning("unused-block", f"block `{name}` is never used", block.key.span)
                 )

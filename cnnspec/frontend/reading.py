@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cnnspec.diagnostics import Reject, SpecError, did_you_mean, error
+from cnnspec.diagnostics import Reject, SpecError, did_you_mean, error, listed
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Piece, located
 from cnnspec.frontend.expressions import (
@@ -82,8 +82,6 @@ class Reader:
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
-        self.unknown: set[str] = set()
-        """Names that were not defined where they stood; their owners are not called unused."""
 
     def error(self, code: str, message: str, at: tree.Node | Piece, *, help: str = "") -> None:
         """Record an error at a piece or node."""
@@ -137,7 +135,6 @@ class Reader:
                     help = "the booleans are `true` and `false`"
                 elif name in scope.hints:
                     help = scope.hints[name]
-                self.unknown.add(name)
                 self.problems.add(
                     error(
                         "unknown-name",
@@ -189,7 +186,7 @@ class Reader:
                     "unknown-key",
                     f"`{key.text}` is no key of {what}",
                     key,
-                    help=did_you_mean(key.text, known) or f"its keys are {', '.join(known)}",
+                    help=did_you_mean(key.text, known) or f"its keys are {listed(known)}",
                 )
 
     def identifier(self, name: tree.Scalar, what: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnnspec.diagnostics import Note, did_you_mean, error, quantity
+from cnnspec.diagnostics import Note, did_you_mean, error, listed, quantity
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Entry
 from cnnspec.frontend.names import Result
@@ -120,7 +120,7 @@ class References:
                 error(
                     "input-count",
                     f"`{entry.key.text}` takes {quantity(len(names), 'input')}"
-                    + (f" ({', '.join(names)})" if block.inputs else "")
+                    + (f" ({listed(names)})" if block.inputs else "")
                     + f", here it has {len(values)}",
                     span,
                     help="" if entry.source else "say which with `from`",
@@ -138,7 +138,7 @@ class References:
                         "from-names",
                         f"`{entry.key.text}` has no input `{key.text}`",
                         key.span,
-                        help=did_you_mean(key.text, names) or f"its inputs are {', '.join(names)}",
+                        help=did_you_mean(key.text, names) or f"its inputs are {listed(names)}",
                     )
                 )
         given = {key.text: node for key, node in source.items}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
+from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error, listed
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Document, Piece, located
 from cnnspec.frontend.expressions import (
@@ -90,7 +90,7 @@ class TensorValue:
             "unknown-field",
             f"a tensor has no `{name}`",
             help=did_you_mean(name, (*_ATTRIBUTES, "shape"))
-            or f"tensors have {', '.join(_ATTRIBUTES)} and shape",
+            or f"tensors have {listed((*_ATTRIBUTES, 'shape'))}",
         )
 
 
@@ -169,8 +169,8 @@ class Evaluator:
 
     # ------------------------------------------------------------------------------- lookups
 
-    def lookup(self, env: Env) -> Callable[[str], Value]:
-        """How a scope resolves names: params and loop variables first, then tensors."""
+    def lookup(self, env: Env, *, operations: bool = False) -> Callable[[str], Value]:
+        """How a scope resolves names: variables first, then tensors, then `operations`."""
 
         def find(name: str) -> Value:
             if name in env.variables:
@@ -179,9 +179,12 @@ class Evaluator:
                     raise Poisoned
                 return value
             result = env.level.find(name)
-            if result is None:
+            if result is not None:
+                return self.tensor_value(name, result)
+            operation = self.operation_named(name, env.document) if operations else None
+            if operation is None:
                 raise env.missing(name) or KeyError(name)
-            return self.tensor_value(name, result)
+            return operation
 
         return find
 
@@ -190,27 +193,10 @@ class Evaluator:
         if result.poisoned:
             raise Poisoned
         if not result.single:
-            raise Reject(
-                "several-outputs",
-                f"`{name}` has several outputs: {', '.join(n for n, _ in result.values)}",
-            )
+            raise Reject("several-outputs", f"`{name}` has several outputs: {result.references}")
         value = result.values[0][1]
         assert value is not None  # poisoned ones are gone
         return TensorValue(name, self.tensor(value), result, self.tensor)
-
-    def _operations(self, env: Env) -> Callable[[str], Value]:
-        names = self.lookup(env)
-
-        def find(name: str) -> Value:
-            try:
-                return names(name)
-            except KeyError:
-                found = self.operation_named(name, env.document)
-                if found is None:
-                    raise
-                return found
-
-        return find
 
     def operation_named(self, name: str, document: Document) -> OpValue | None:
         """The op or block of a name."""
@@ -334,7 +320,7 @@ class Evaluator:
         """The operation an expression gives: an op, a block, the name of one, or null."""
         piece, expression = compiled
         try:
-            value = evaluate(expression, self._operations(env), names=env.variables)
+            value = evaluate(expression, self.lookup(env, operations=True), names=env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
         return self.as_operation(value, env.document, piece)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cnnspec.diagnostics import Diagnostic, did_you_mean, error, shape_text
+from cnnspec.diagnostics import Diagnostic, did_you_mean, error, listed, shape_text
 from cnnspec.frontend import tree
 from cnnspec.ir import Scope
 from cnnspec.report.model import Report
@@ -74,7 +74,7 @@ def _outputs(report: Report, node: tree.Node) -> Iterator[Diagnostic]:
                     "expectation",
                     f"there is no output `{key.text}`",
                     key.span,
-                    help=did_you_mean(key.text, shapes) or f"outputs are {', '.join(shapes)}",
+                    help=did_you_mean(key.text, shapes) or f"outputs are {listed(shapes)}",
                 )
             elif _sizes(value) != shapes[key.text]:
                 yield _unmet(f"`{key.text}` is {shape_text(shapes[key.text])}", value)
