@@ -210,8 +210,6 @@ class Op(ABC):
     """True if inference can leave the op out (dropout)."""
     inplace_capable: ClassVar[bool] = False
     """True if the output may take the place of the first input in memory at inference."""
-    folds: ClassVar[bool] = False
-    """True if inference folds the op into a neighbour by convention, so that it costs nothing."""
     quantizable: ClassVar[bool] = False
     """True if int8 inference has the op."""
     saves: ClassVar[tuple[str, ...]]
@@ -266,7 +264,10 @@ class Op(ABC):
         return None
 
     def channel_affine(self, at: Site) -> ChannelAffine | None:
-        """The per-channel scale and shift this op is at inference, or None."""
+        """The per-channel scale and shift this op is at inference, or None.
+
+        By convention inference folds such an op into a neighbour, so that it costs nothing.
+        """
         return None
 
     def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from cnnspec.geometry import Everything, Flattened, Window
 from cnnspec.ir import Frame, Graph, NetworkOutput, Node, Scope
-from cnnspec.op import Connections, Look, Op, Ops, Pointwise, Site, Stateless, arg
+from cnnspec.op import ChannelAffine, Connections, Look, Op, Ops, Pointwise, Site, Stateless, arg
 from cnnspec.ops import bind, registry
 from cnnspec.slots import Int
 from cnnspec.source import Source, Span
@@ -185,8 +185,11 @@ class Drop(Pointwise, Stateless, _Toy):
 class Norm(Pointwise, Stateless, _Toy):
     """A norm that folds: two parameters and two buffers a channel, and a counter."""
 
-    folds = True
     saves = ("input",)
+
+    def channel_affine(self, at: Site) -> ChannelAffine:
+        """Running statistics, scale and shift."""
+        return ChannelAffine("running_mean", "running_var", "weight", "bias", 1e-5)
 
     def weights(self, at: Site) -> Mapping[str, Weight]:
         """Scale and shift."""

@@ -6,13 +6,11 @@ How the text looks is decided elsewhere.
 from __future__ import annotations
 
 import os
-import stat
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TextIO
 
 from cnnspec.diagnostics import EnvironmentFailure
+from cnnspec.files import write_file
 
 __all__ = ["put", "to_terminal", "write_result"]
 
@@ -33,7 +31,8 @@ def write_result(text: str, path: str | None) -> None:
     if path is None or to_terminal(path):
         put(sys.stdout, text)
     else:
-        _write_file(path, text if text.endswith("\n") else text + "\n")
+        text = text if text.endswith("\n") else text + "\n"
+        write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def put(stream: TextIO | None, text: str) -> None:
@@ -66,34 +65,6 @@ def _encodable(text: str, encoding: str) -> str:
             text = text.translate(_DRAWN)
         return text.encode(encoding, "backslashreplace").decode(encoding)
     return text
-
-
-def _write_file(path: str, text: str) -> None:
-    data = text.encode("utf-8", "backslashreplace")
-    given = Path(path)
-    try:
-        if given.exists() and not given.is_file():
-            # A device or a pipe has to stay what it is.
-            with given.open("wb") as file:
-                file.write(data)
-        else:
-            _replace(Path(os.path.realpath(path)), data)
-    except OSError as failure:
-        raise EnvironmentFailure(f"`{path}` cannot be written: {_reason(failure)}") from None
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Put a regular file in place by way of one beside it, so that no half of it is ever seen."""
-    draft = target.with_name(f".cnnspec-{os.getpid()}.tmp")
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-        if target.exists():
-            draft.chmod(stat.S_IMODE(target.stat().st_mode))
-        draft.replace(target)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def _reason(failure: OSError) -> str:

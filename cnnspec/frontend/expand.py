@@ -320,7 +320,7 @@ class Expander:
             tuple([value for value, _ in inputs]),
             outputs,
             path=self._path(local, entry, place),
-            span=entry.span,
+            span=entry.key.span,
             frame=place.frame,
             scope=place.scope,
             named=name is not None,

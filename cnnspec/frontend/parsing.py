@@ -29,6 +29,7 @@ from cnnspec.frontend.reading import Names, StaticScope
 from cnnspec.op import slots_of
 from cnnspec.ops import registry
 from cnnspec.slots import describe_value
+from cnnspec.source import Span
 
 __all__ = ["BLOCK_KEYS", "EXPECTABLE", "FILE_KEYS", "LANGUAGE_VERSION", "parse_document"]
 
@@ -97,6 +98,8 @@ class _FileParser:
         self.ports = PortParser(self.reader)
         self.params = ParamParser(self.entries)
         self.root: tree.Mapping | None = None
+        self.start = Span(document.source, 1, 1, 1, 1)
+        """Where what is missing is reported: the first key."""
 
     def parse(self, root: tree.Node) -> None:
         if not isinstance(root, tree.Mapping):
@@ -111,6 +114,7 @@ class _FileParser:
             self.document.broken = True
             return
         self.root = root
+        self.start = root.items[0][0].span if root.items else root.span
         blocks = root.get("blocks")
         if isinstance(blocks, tree.Mapping):
             self.params.blocks = tuple(key.text for key, _ in blocks.items)
@@ -124,7 +128,7 @@ class _FileParser:
             name = self.reader.scalar(keys["name"][1], "`name`")
             document.name = name.text if name else ""
         elif "layers" in keys:
-            self.problems.add(error("missing-key", "the spec has no `name`", root.items[0][0].span))
+            self.problems.add(error("missing-key", "the spec has no `name`", self.start))
         if "description" in keys:
             text = self.reader.scalar(keys["description"][1], "`description`")
             document.description = text.text if text else ""
@@ -146,9 +150,7 @@ class _FileParser:
                     break
             else:
                 if not document.blocks:
-                    self.problems.add(
-                        error("missing-key", "the spec has no `layers`", root.items[0][0].span)
-                    )
+                    self.problems.add(error("missing-key", "the spec has no `layers`", self.start))
         if "preprocess" in keys:
             document.preprocess = read_preprocess(self.reader, keys["preprocess"][1])
         if "labels" in keys:
@@ -160,7 +162,7 @@ class _FileParser:
                 error(
                     "missing-version",
                     "the spec does not say which version of the language it is in",
-                    root.items[0][0].span if root.items else root.span,
+                    self.start,
                     help=f"put `cnnspec: {LANGUAGE_VERSION}` in the first line",
                 )
             )
@@ -363,11 +365,13 @@ class _FileParser:
         if written is None or (
             written.absent if isinstance(written, tree.Scalar) else not written.items
         ):
-            self.reader.error(
-                "missing-key",
-                "the spec has no `inputs`",
-                keys["inputs"][0] if "inputs" in keys else root.items[0][0],
-                help="for example `inputs: {image: [3, 224, 224]}`",
+            self.problems.add(
+                error(
+                    "missing-key",
+                    "the spec has no `inputs`",
+                    keys["inputs"][0].span if "inputs" in keys else self.start,
+                    help="for example `inputs: {image: [3, 224, 224]}`",
+                )
             )
         layers = keys["layers"][1]
         tensors = [declared.name.text for declared in document.inputs]

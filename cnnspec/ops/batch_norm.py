@@ -27,7 +27,6 @@ class _BatchNorm(Op, abstract=True):
     track_running_stats: bool = arg(Bool(), True)
     """Whether inference uses running statistics; if not, it uses those of its own batch."""
 
-    folds = True
     saves = ("input",)
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -17,9 +17,7 @@ from cnnspec.weights import Buffer, Weight, torch_uniform
 _SOURCE = '''class MaskedConv2d(nn.Module):
     """Convolution whose filter `i` reads only the input channels `table[i]`."""
 
-    def __init__(
-        self, in_channels, table, kernel_size, stride=1, padding=0, dilation=1, bias=True
-    ):
+    def __init__(self, in_channels, table, kernel_size, stride=1, padding=0, dilation=1, bias=True):
         super().__init__()
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
         links = [(row, channel) for row, channels in enumerate(table) for channel in channels]

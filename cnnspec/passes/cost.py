@@ -30,9 +30,7 @@ def cost(graph: Graph, facts: Facts) -> Cost:
     found = facts[Sites]
     fold = facts[Options].fold
     kinds = [
-        NO_OPS
-        if fold and kind.op.folds and kind.op.channel_affine(kind.at)
-        else kind.op.cost(kind.at)
+        NO_OPS if fold and kind.op.channel_affine(kind.at) is not None else kind.op.cost(kind.at)
         for kind in found.kinds
     ]
     return Cost(tuple([kinds[kind] for kind in found.of]))

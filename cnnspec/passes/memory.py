@@ -168,5 +168,6 @@ def _reuses(graph: Graph, node: Node, first: _Buffer, fold: bool) -> bool:
         return True
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     dies = not first.reads and not first.held
-    capable = node.op.inplace_capable or (fold and node.op.folds)
+    folds = fold and node.op.channel_affine(graph.site(node)) is not None
+    capable = node.op.inplace_capable or folds
     return capable and dies and x.elements == y.elements

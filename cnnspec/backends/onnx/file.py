@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,6 +23,7 @@ from cnnspec.backends.onnx.verify import verify as prove
 from cnnspec.backends.onnx.writer import Array
 from cnnspec.backends.torch import to_torch
 from cnnspec.diagnostics import EnvironmentFailure, nearest, quantity
+from cnnspec.files import replacing, write_draft
 from cnnspec.ir import Graph
 
 __all__ = ["ExportReport", "arrays_of", "export"]
@@ -69,7 +68,7 @@ def export(
             help=f"the installed onnxruntime and cnnspec agree on {OLDEST_OPSET} to {newest}",
         )
     target = Path(path)
-    with _replacing(target) as draft:
+    with replacing(target) as draft:
         module = _reference(graph, weights, seed)
         arrays = arrays_of(module)
         size = sum(array.nbytes for array in arrays.values())
@@ -80,7 +79,7 @@ def export(
         data = to_model(graph, arrays, opset=opset, batch=batch).SerializeToString(
             deterministic=True
         )
-        _write(draft, data, target)
+        write_draft(draft, data, target)
         proof = prove(data, graph, module) if verify else None
     return ExportReport(target, opset, len(data), proof)
 
@@ -137,38 +136,4 @@ def _fits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor])
     raise EnvironmentFailure(
         f"the weights do not fit the network: {'; '.join(parts)}",
         help=f"`{unknown[0]}` may be meant as `{meant}`" if meant else "",
-    )
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A draft beside `target` that takes its place if the block ends well, and goes if not."""
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    if target.is_dir():
-        raise EnvironmentFailure(f"cannot write `{target}`: it is a folder")
-    try:
-        _write(draft, b"", target)
-        yield draft
-        try:
-            os.replace(draft, target)
-        except OSError as reason:
-            raise _unwritable(target, reason) from reason
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-
-
-def _write(draft: Path, data: bytes, target: Path) -> None:
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as reason:
-        raise _unwritable(target, reason) from reason
-
-
-def _unwritable(path: Path, reason: OSError) -> EnvironmentFailure:
-    return EnvironmentFailure(
-        f"cannot write `{path}`: {(reason.strerror or 'unknown reason').lower()}"
     )

@@ -1,0 +1,1 @@
+"""Measurements of cnnspec against the tools people use today; no part of the package."""

@@ -1,0 +1,127 @@
+"""`check`, `schema` and `explain` as users meet them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.cli.process import ROOT, cnnspec
+
+GOOD = """\
+cnnspec: 1
+name: good
+inputs: {image: [3, 8, 8]}
+layers: [ReLU]
+"""
+BAD = GOOD.replace("ReLU", "RelU")
+ODD = GOOD.replace("inputs", "params: {never: 3}\ninputs")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in {"good": GOOD, "bad": BAD, "odd": ODD}.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_specs_without_a_mistake(folder: Path) -> None:
+    assert cnnspec("check", "good.yaml", cwd=folder) == (0, "1 spec, 1 network: no errors\n", "")
+    code, out, err = cnnspec("check", "good.yaml", "vgg", "vgg16_bn", cwd=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("3 specs, ")
+
+
+def test_the_bundled_specs_are_what_they_expect() -> None:
+    specs = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "specs").glob("*.yaml"))
+    code, out, err = cnnspec("check", *specs)
+    assert (code, err) == (0, "")
+    assert out.endswith(": no errors\n")
+
+
+def test_mistakes_are_on_standard_output(folder: Path) -> None:
+    code, out, err = cnnspec("check", "good.yaml", "bad.yaml", cwd=folder)
+    assert (code, err) == (1, "")
+    assert "error[unknown-operation]: " in out
+    assert " --> bad.yaml:4:10" in out
+    assert out.endswith("\n1 error\n")
+
+
+def test_warnings_are_no_errors(folder: Path) -> None:
+    code, out, err = cnnspec("check", "odd.yaml", cwd=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("warning[")
+    assert "\n1 warning\n" in out
+    assert out.endswith("1 spec, 1 network: no errors\n")
+
+
+def test_a_spec_that_is_not_there_does_not_hide_the_others(folder: Path) -> None:
+    code, out, err = cnnspec("check", "none.yaml", "bad.yaml", "vgg61", cwd=folder)
+    assert code == 2
+    assert "bad.yaml:4:10" in out
+    assert err.count("error: ") == 2
+    code, out, err = cnnspec("check", "none.yaml", "good.yaml", "--format", "json", cwd=folder)
+    assert code == 2
+    assert json.loads(out) == {"format": 1, "diagnostics": []}
+
+
+def test_expectations(folder: Path) -> None:
+    spec = GOOD + "expect: {params: 7}\n"
+    code, out, err = cnnspec("check", "-", stdin=spec)
+    assert (code, err) == (1, "")
+    assert "<stdin>:5:18" in out
+    code, out, err = cnnspec("check", "-", "--input", "image=3x9x9", stdin=spec)
+    assert code == 0
+    assert "`expect`" in err
+
+
+def test_strict(folder: Path) -> None:
+    spec = GOOD.replace("[ReLU]", "[{MaxPool2d: {kernel_size: 3}}]")
+    assert cnnspec("check", "-", stdin=spec).code == 0
+    assert cnnspec("check", "-", "--strict", stdin=spec).code == 1
+    assert cnnspec("analyze", "-", "--strict", stdin=spec).code == 1
+
+
+def test_annotations(folder: Path) -> None:
+    code, out, err = cnnspec("check", "bad.yaml", "--format", "github", cwd=folder)
+    assert (code, err) == (1, "")
+    assert out.startswith("::error file=bad.yaml,line=4,col=10,")
+    assert cnnspec("check", "good.yaml", "--format", "github", cwd=folder) == (0, "", "")
+
+
+def test_schema(folder: Path) -> None:
+    code, out, err = cnnspec("schema")
+    assert (code, err) == (0, "")
+    schema = json.loads(out)
+    jsonschema.Draft7Validator.check_schema(schema)
+    validator = jsonschema.Draft7Validator(schema)
+    assert validator.is_valid(yaml.safe_load(GOOD))
+    assert not validator.is_valid(yaml.safe_load(GOOD.replace("layers", "lyers")))
+    assert cnnspec("schema", "-o", "net.schema.json", cwd=folder) == (0, "", "")
+    assert json.loads((folder / "net.schema.json").read_text(encoding="utf-8")) == schema
+
+
+def test_schema_of_a_spec_knows_its_blocks() -> None:
+    code, out, err = cnnspec("schema", "specs/resnet.yaml")
+    assert (code, err) == (0, "")
+    jsonschema.Draft7Validator.check_schema(json.loads(out))
+    document = yaml.safe_load((ROOT / "specs" / "resnet.yaml").read_text(encoding="utf-8"))
+    for block in document["blocks"]:
+        assert f'"{block}"' in out
+
+
+def test_explain(folder: Path) -> None:
+    code, listed, err = cnnspec("explain")
+    assert (code, err) == (0, "")
+    codes = [line.split(" ")[0] for line in listed.splitlines()]
+    assert codes == sorted(codes)
+    assert "concat-shape" in codes
+    page = cnnspec("explain", "concat-shape")
+    assert page.code == 0
+    assert page.out.startswith("# ")
+    assert cnnspec("explain", "error[concat-shape]") == page
+    coloured = cnnspec("explain", "concat-shape", FORCE_COLOR="1")
+    assert "\x1b[" in coloured.out
