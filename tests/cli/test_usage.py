@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[str | None, str]] = {
         "`none/out.txt` cannot be written: no such file or directory",
         "",
     ),
-    "analyze tiny.yaml -o folder": ("`folder` cannot be written: is a directory", ""),
+    "analyze tiny.yaml -o folder": ("`folder` cannot be written: it is a folder", ""),
 }
 """What is typed, with the message and the help; the wording of the frontend is tested there."""
 
