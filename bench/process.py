@@ -19,10 +19,11 @@ from typing import NamedTuple
 __all__ = ["ROOT", "Run", "own_peak", "run_python", "with_bytecode"]
 
 ROOT = Path(__file__).parent.parent
+_LONGEST_LINE = 100_000
 
 
 class Run(NamedTuple):
-    """What a process took, and what it printed."""
+    """What a process took, and the first line it printed."""
 
     seconds: float
     cpu_seconds: float
@@ -55,7 +56,9 @@ def run_python(arguments: Sequence[str], environment: Mapping[str, str]) -> Run:
             said = errors.read()[-2000:].decode("utf-8", "replace")
             raise RuntimeError(f"python {' '.join(arguments)} failed:\n{said}")
         cpu = usage.ru_utime + usage.ru_stime
-        return Run(seconds, cpu, _bytes(usage.ru_maxrss), output.read().decode("utf-8"))
+        # No more is kept of a long output: this process would grow by it.
+        line = output.readline(_LONGEST_LINE).decode("utf-8", "replace")
+        return Run(seconds, cpu, _bytes(usage.ru_maxrss), line)
 
 
 def own_peak() -> int:

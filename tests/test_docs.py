@@ -354,9 +354,9 @@ def test_every_room_is_described() -> None:
     rooms = {
         f"{path.name}/" if path.is_dir() else path.name
         for path in package.iterdir()
-        if path.name not in ("__init__.py", "__main__.py", "py.typed", "__pycache__", "specs")
+        if path.suffix == ".py" or (path / "__init__.py").is_file() or path.name == "explain"
     }
-    assert set(listed) == rooms
+    assert set(listed) == rooms - {"__init__.py", "__main__.py"}
 
 
 def test_passes_are_in_order() -> None:
@@ -450,10 +450,10 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in map(_anchor, headings), target
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
 def test_lines_are_short(page: str) -> None:
     for line in FENCE.sub("", PAGES[page].read_text(encoding="utf-8")).splitlines():
-        assert len(line) <= 110 or line.startswith("|"), line
+        assert len(line) <= 104 or line.startswith("|"), line
 
 
 def test_a_wrong_example_is_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from cnnspec.cli.spec_arguments import (
     load_spec,
 )
 from cnnspec.cli.terminal import Terminal
+from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.frontend.load import expand
 from cnnspec.report import COLUMNS, Report, analyze, render_table, to_csv, to_markdown
@@ -83,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@collector_paused()
 def run(options: argparse.Namespace) -> int:
     """Analyze and show."""
     for option in ("depth", "columns"):

@@ -264,6 +264,12 @@ class Expander:
         if entry.call is not None and (entry.inline or entry.call[1].inline):
             for output in entry.call[1].outputs:
                 place.level.define(output.name.text, result)
+        elif entry.inline and entry.name is None:
+            for child in entry.entries:
+                if child.name is not None:
+                    with suppress(Fault, Poisoned):
+                        name = self.evaluator.template(child.name, place.env)
+                        place.level.define(name, result)
         return result
 
     # ----------------------------------------------------------------------------------- ops
@@ -518,16 +524,15 @@ class Expander:
         env = Env(document, block, {}, level)
         self.arguments.block(block, passed, env)
         definition = (document.source.name, block.name)
-        frame = Frame(entry.key.text, entry.key.span, shown_loops(place.env.loops), place.frame)
+        called = entry.key.text if entry.kind == "call" else block.name
+        frame = Frame(called, entry.key.span, shown_loops(place.env.loops), place.frame)
         first = len(self.builder.nodes)
         if inline:
             local = ""
             allow = place.allow | entry.allow
             inner = Place(env, place.naming, place.scope, frame, allow)
         else:
-            local, opened = self._open(
-                entry, place, entry.key.text, definition, env.variables, level
-            )
+            local, opened = self._open(entry, place, called, definition, env.variables, level)
             inner = replace(opened, env=env, frame=frame)
         start = Result((("", next(iter(given.values()))),)) if not block.inputs else None
         self._calls += 1

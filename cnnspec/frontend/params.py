@@ -27,8 +27,8 @@ class ParamParser:
         self.blocks: tuple[str, ...] = ()
         """Names of the file's blocks, which a default of type `op` may be."""
 
-    def read(self, node: tree.Node | None, *, within: bool) -> tuple[Param, ...]:
-        """The params of a file, or of a block (`within`), whose defaults see `input`."""
+    def read(self, node: tree.Node | None, tensors: tuple[str, ...]) -> tuple[Param, ...]:
+        """The params of a file or block; their defaults may use its input `tensors`."""
         if node is None:
             return ()
         mapping = self.reader.mapping(node, "`params`")
@@ -42,7 +42,7 @@ class ParamParser:
                 continue
             earlier = StaticScope(
                 frozenset(p.name.text for p in params),
-                Names.of(("input",) if within else ()),
+                Names.of(tensors),
                 hints=dict.fromkeys(
                     names - {p.name.text for p in params}, "a default may use the params above it"
                 ),
@@ -108,11 +108,14 @@ class ParamParser:
         start = typed.start(2) + len(text) - len(text.lstrip())
         piece = Piece(node, start, typed.end(2) - (len(text) - len(text.rstrip())))
         if type == "str":
+            quoted = re.fullmatch(r"'[^']*'|\"[^\"]*\"", piece.text)
+            if quoted:
+                piece = Piece(node, piece.start + 1, piece.start + len(piece.text) - 1)
             template = self.reader.template(piece, scope)
             return Param(name, type, text=template, broken=template is None)
         extra: Iterable[str] = ()
         if type == "op":
-            extra = (*registry(), *self.blocks)
+            extra = (*registry(), *self.blocks, *self.entries.document.imports)
         expression = self.reader.expression(piece, scope, extra)
         if expression is None:
             return Param(name, type, broken=True)

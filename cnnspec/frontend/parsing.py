@@ -267,7 +267,6 @@ class _FileParser:
                 continue
             block = Block(name.text, name, body.span, broken=misnamed)
             self.reader.known_keys(body, BLOCK_KEYS, "a block")
-            block.params = self.params.read(body.get("params"), within=True)
             if (inline := body.get("inline")) is not None:
                 value = self.reader.plain(inline)
                 block.inline = value is True
@@ -282,6 +281,8 @@ class _FileParser:
                 block.inputs = tuple(
                     [t for t in texts if t and self.reader.identifier(t, "an input")]
                 )
+            tensors = tuple(text.text for text in block.inputs) or ("input",)
+            block.params = self.params.read(body.get("params"), tensors)
             self.document.blocks[name.text] = block
             bodies.append((block, body))
         for block, body in bodies:
@@ -356,7 +357,7 @@ class _FileParser:
         top = Block(document.name, None, root.span)
         document.top = top
         if "params" in keys:
-            top.params = self.params.read(keys["params"][1], within=False)
+            top.params = self.params.read(keys["params"][1], ())
         symbols: list[str] = []
         used: set[str] = set()
         if "inputs" in keys:

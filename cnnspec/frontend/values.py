@@ -110,6 +110,36 @@ class OpValue:
     arguments: tuple[Bound, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Import:
+    """The prefix of an import in an operation slot: `lib` in `lib.conv`."""
+
+    prefix: str
+    document: Document
+    find: Callable[[str, Document], OpValue | None]
+
+    def attribute(self, name: str) -> OpValue:
+        """A block of the imported file."""
+        found = self.find(f"{self.prefix}.{name}", self.document)
+        if found is None:
+            imported = self.document.imports[self.prefix]
+            if imported.broken:
+                raise Poisoned
+            raise Reject(
+                "unknown-operation",
+                f"`{imported.source.name}` has no block `{name}`",
+                help=did_you_mean(name, imported.blocks),
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """A table's cell that is one operation with arguments."""
+
+    node: tree.Mapping
+
+
 class Env:
     """The scope of one call: the file, the block's text, variables, tensor names, loop values."""
 
@@ -181,6 +211,8 @@ class Evaluator:
             result = env.level.find(name)
             if result is not None:
                 return self.tensor_value(name, result)
+            if operations and name in env.document.imports:
+                return _Import(name, env.document, self.operation_named)
             operation = self.operation_named(name, env.document) if operations else None
             if operation is None:
                 raise env.missing(name) or KeyError(name)
@@ -199,12 +231,14 @@ class Evaluator:
         return TensorValue(name, self.tensor(value), result, self.tensor)
 
     def operation_named(self, name: str, document: Document) -> OpValue | None:
-        """The op or block of a name."""
+        """The op or block of a name, which may have the prefix of an import."""
         op = registry().get(name)
         if op is not None:
             return OpValue(op, None)
-        block = document.blocks.get(name)
-        return OpValue(None, (document, block)) if block else None
+        prefix, dot, name = name.rpartition(".")
+        owner = document.imports.get(prefix) if dot else document
+        block = owner.blocks.get(name) if owner else None
+        return OpValue(None, (owner, block)) if owner and block else None
 
     # ------------------------------------------------------------------------------ evaluation
 
@@ -303,7 +337,7 @@ class Evaluator:
         """What stands in an operation slot; None for an operation that is not built."""
         if isinstance(node, tree.Mapping):
             ((key, body),) = node.items
-            found = self.as_operation(key.text, env.document, key)
+            found = self.as_operation(key.text, env, key)
             assert found is not None  # text names an operation
             items = body.items if isinstance(body, tree.Mapping) else ()
             return OpValue(found.op, found.block, tuple((k, v, env) for k, v in items))
@@ -323,15 +357,16 @@ class Evaluator:
             value = evaluate(expression, self.lookup(env, operations=True), names=env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
-        return self.as_operation(value, env.document, piece)
+        return self.as_operation(value, env, piece)
 
-    def as_operation(
-        self, value: Value, document: Document, at: Piece | tree.Scalar
-    ) -> OpValue | None:
-        """A value as an operation: one already, null, or the text of a table's cell."""
+    def as_operation(self, value: Value, env: Env, at: Piece | tree.Scalar) -> OpValue | None:
+        """A value as an operation: one already, null, or a table's cell."""
         if value is None or isinstance(value, OpValue):
             return value
+        if isinstance(value, _Written):
+            return self.operation(value.node, env)
         if isinstance(value, str):
+            document = env.document
             found = self.operation_named(value, document)
             if found is not None:
                 return found
@@ -353,11 +388,20 @@ class Poisoned(Exception):
 
 
 def plain(node: tree.Node) -> object:
-    """A node as plain data: literals, tuples and rows, with nothing evaluated."""
+    """A node as plain data: literals, tuples and rows, with nothing evaluated.
+
+    In a row, `{LeakyReLU: {negative_slope: 0.1}}` is an operation with arguments.
+    """
     match node:
         case tree.Scalar():
             return tree.literal(node)
         case tree.Sequence():
             return tuple([plain(item) for item in node.items])
         case tree.Mapping():
-            return MappingProxyType({key.text: plain(value) for key, value in node.items})
+            return MappingProxyType({key.text: _cell(value) for key, value in node.items})
+
+
+def _cell(node: tree.Node) -> object:
+    if isinstance(node, tree.Mapping) and len(node.items) == 1:
+        return _Written(node)
+    return plain(node)

@@ -78,7 +78,7 @@ def readers(net: Graph | str, path: str) -> tuple[str, ...]:
 
 
 def faults(text: str, *, variant: str | None = None) -> list[tuple[str, int]]:
-    """Codes and lines of what is wrong; lines are counted from the first of `text`."""
+    """Codes and lines of what is wrong. Line 1 is the first of `text`, empty after three quotes."""
     whole = spec(text)
     before = whole[: whole.index(dedent(text))].count("\n")
     with pytest.raises(SpecError) as failure:
@@ -96,6 +96,11 @@ def said(text: str) -> str:
     return "\n".join(
         part
         for found in failure.value.diagnostics
-        for part in (found.message, found.label, *(note.message for note in found.notes), found.help)
+        for part in (
+            found.message,
+            found.label,
+            *(note.message for note in found.notes),
+            found.help,
+        )
         if part
     )

@@ -1,6 +1,6 @@
-"""The language, rules 1 to 6: entries, operations, values, expressions, scope, params.
+"""The language: entries, operations, values, expressions, scope, params.
 
-Each test is one sentence of `docs/language.md`, shown by a small spec.
+Each test is a rule of `docs/language.md`, shown by a small spec.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tests.frontend.small_specs import (
     shape,
 )
 
-# ------------------------------------------------------------------------------------ 1 entries
+# ------------------------------------------------------------------------------------------ entries
 
 
-def test_1_an_operation_alone_has_no_arguments() -> None:
+def test_an_operation_alone_has_no_arguments() -> None:
     """`- ReLU`, `- ReLU:` and `- ReLU: {}` are one."""
     net = graph(
         """
@@ -38,7 +38,7 @@ def test_1_an_operation_alone_has_no_arguments() -> None:
     assert built(net) == {"0": "ReLU", "1": "ReLU", "2": "ReLU"}
 
 
-def test_1_an_entry_may_stand_on_one_line() -> None:
+def test_an_entry_may_stand_on_one_line() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: 4, kernel_size: 1}
@@ -47,7 +47,7 @@ def test_1_an_entry_may_stand_on_one_line() -> None:
     assert keys(text)["a.weight"] == (5, 3, 1, 1)
 
 
-def test_1_controls_stand_beside_the_operation() -> None:
+def test_controls_stand_beside_the_operation() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: 4, kernel_size: 1, name: a}
@@ -56,7 +56,7 @@ def test_1_controls_stand_beside_the_operation() -> None:
     assert "`name` stands beside the operation" in said(text)
 
 
-def test_1_every_control_is_known() -> None:
+def test_every_control_is_known() -> None:
     net = graph(
         """
         layers:
@@ -80,15 +80,15 @@ def test_1_every_control_is_known() -> None:
     assert list(built(net)) == ["first.conv", "1.0", "2.0", "3", "4"]
 
 
-def test_1_an_entry_has_one_operation() -> None:
+def test_an_entry_has_one_operation() -> None:
     assert faults("layers: [{ReLU: {}, Tanh: {}}]") == [("unknown-control", 1)]
     assert faults("layers: [{name: a}]") == [("no-operation", 1)]
 
 
-# --------------------------------------------------------------------------------- 2 operations
+# --------------------------------------------------------------------------------------- operations
 
 
-def test_2_camel_case_is_torch_with_its_defaults() -> None:
+def test_camel_case_is_torch_with_its_defaults() -> None:
     found = op("layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}]", "0").arguments()
     assert found["stride"] == (1, 1)
     assert found["dilation"] == (1, 1)
@@ -97,7 +97,7 @@ def test_2_camel_case_is_torch_with_its_defaults() -> None:
     assert shape("layers: [{MaxPool2d: {kernel_size: 2}}]") == (3, 4, 4)
 
 
-def test_2_inputs_are_inferred() -> None:
+def test_inputs_are_inferred() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: 4, kernel_size: 1}
@@ -113,14 +113,14 @@ def test_2_inputs_are_inferred() -> None:
     assert found["4.weight"] == (5, 4 * 8 * 8)
 
 
-def test_2_dim_counts_as_torch_does() -> None:
+def test_dim_counts_as_torch_does() -> None:
     """Axis 0 is the batch, which shapes of a spec leave out."""
     assert shape("layers: [{Permute: {dims: [0, 2, 3, 1]}}]") == (8, 8, 3)
     assert shape("layers: [{Flatten: {start_dim: 2}}]") == (3, 64)
     assert shape("layers: [{Slice: {dim: -1, stop: 2}}]") == (3, 8, 2)
 
 
-def test_2_snake_case_is_a_block() -> None:
+def test_snake_case_is_a_block() -> None:
     text = """
         blocks:
           conv:
@@ -132,7 +132,7 @@ def test_2_snake_case_is_a_block() -> None:
 
 
 @pytest.mark.parametrize("join", ["add", "sub", "mul", "maximum", "mean"])
-def test_2_elementwise_joins_take_sizes_equal_or_one(join: str) -> None:
+def test_elementwise_joins_take_sizes_equal_or_one(join: str) -> None:
     text = f"""
         inputs: {{x: [3, 8, 8], gate: [3, 1, 1], odd: [3, 4, 4]}}
         layers:
@@ -142,7 +142,7 @@ def test_2_elementwise_joins_take_sizes_equal_or_one(join: str) -> None:
     assert len(faults(text.replace("gate]", "odd]"))) == 1
 
 
-def test_2_concat_joins_channels_and_needs_the_rest_equal() -> None:
+def test_concat_joins_channels_and_needs_the_rest_equal() -> None:
     text = """
         inputs: {x: [3, 8, 8], y: [5, 8, 8], odd: [5, 7, 8]}
         layers:
@@ -152,7 +152,7 @@ def test_2_concat_joins_channels_and_needs_the_rest_equal() -> None:
     assert faults(text.replace("y]", "odd]").replace("y: [5", "z: [5")) == [("concat-shape", 4)]
 
 
-def test_2_matmul_multiplies_the_last_two_axes() -> None:
+def test_matmul_multiplies_the_last_two_axes() -> None:
     text = """
         inputs: {a: [4, 2, 3], b: [4, 3, 5]}
         layers:
@@ -161,7 +161,7 @@ def test_2_matmul_multiplies_the_last_two_axes() -> None:
     assert shape(text) == (4, 2, 5)
 
 
-def test_2_what_torch_lacks_has_names_in_its_style() -> None:
+def test_what_torch_lacks_has_names_in_its_style() -> None:
     text = """
         layers:
           - Chunk: {chunks: 3, dim: 1}
@@ -175,7 +175,7 @@ def test_2_what_torch_lacks_has_names_in_its_style() -> None:
     assert shape(text) == (4, 16, 8)
 
 
-def test_2_sizes_of_another_tensor_are_read_at_run_time() -> None:
+def test_sizes_of_another_tensor_are_read_at_run_time() -> None:
     text = """
         layers:
           - MaxPool2d: {kernel_size: 4}
@@ -190,7 +190,7 @@ def test_2_sizes_of_another_tensor_are_read_at_run_time() -> None:
     assert readers(net, "big") == ("small", "x")
 
 
-# ------------------------------------------------------------------------------------- 3 values
+# ------------------------------------------------------------------------------------------- values
 
 
 def conv(arguments: str, params: str = "{}") -> Any:
@@ -203,36 +203,35 @@ def conv(arguments: str, params: str = "{}") -> Any:
     return op(text, "0")
 
 
-def test_3_text_in_a_number_is_an_expression() -> None:
+def test_text_in_a_number_is_an_expression() -> None:
     assert conv("kernel_size: k + 2, bias: not b", "{k: 1, b: true}").kernel_size == (3, 3)
     assert conv("kernel_size: k + 2, bias: not b", "{k: 1, b: true}").bias is False
 
 
-def test_3_a_size_is_one_number_or_one_per_axis() -> None:
+def test_a_size_is_one_number_or_one_per_axis() -> None:
     assert conv("kernel_size: 3").kernel_size == (3, 3)
     assert conv("kernel_size: [1, 3]").kernel_size == (1, 3)
     assert conv('kernel_size: "[k, k + 2]"', "{k: 1}").kernel_size == (1, 3)
     assert conv("kernel_size: k", "{k: [1, 3]}").kernel_size == (1, 3)
 
 
-def test_3_a_word_comes_before_an_expression() -> None:
+def test_a_word_comes_before_an_expression() -> None:
     same = conv("kernel_size: 3, padding: same", "{same: 7}")
     given = conv("kernel_size: 3, padding: p", "{p: str = same}")
     assert same.padding == given.padding == conv("kernel_size: 3, padding: same").padding
 
 
-def test_3_a_float_for_an_int_is_an_error_that_says_what_to_do() -> None:
+def test_a_float_for_an_int_is_an_error_that_says_what_to_do() -> None:
     text = """
         params: {w: 3}
         layers:
           - Conv2d: {out_channels: w/2, kernel_size: 1}
         """
     assert faults(text) == [("float-for-int", 4)]
-    assert "`int()`" in said(text)
-    assert "`//`" in said(text)
+    assert "`int(...)` cuts a number to an integer, `//` divides to one" in said(text)
 
 
-def test_3_an_operation_slot_takes_an_operation_or_a_choice_of_them() -> None:
+def test_an_operation_slot_takes_an_operation_or_a_choice_of_them() -> None:
     text = """
         params: {deep: bool = false, act: op = ReLU, last: op = Tanh if deep else Sigmoid}
         layers: [act, last]
@@ -241,7 +240,7 @@ def test_3_an_operation_slot_takes_an_operation_or_a_choice_of_them() -> None:
     assert built(graph(text, params={"deep": True})) == {"0": "ReLU", "1": "Tanh"}
 
 
-def test_3_null_in_an_operation_slot_is_not_built() -> None:
+def test_null_in_an_operation_slot_is_not_built() -> None:
     text = """
         params: {norm: op = null}
         layers:
@@ -252,7 +251,7 @@ def test_3_null_in_an_operation_slot_is_not_built() -> None:
     assert built(text) == {"0": "Conv2d", "1": "ReLU"}
 
 
-def test_3_bound_arguments_are_overridden_by_the_entrys() -> None:
+def test_bound_arguments_are_overridden_by_the_entrys() -> None:
     text = """
         params:
           act: {LeakyReLU: {negative_slope: 0.1}}
@@ -264,7 +263,7 @@ def test_3_bound_arguments_are_overridden_by_the_entrys() -> None:
     assert op(text, "1").arguments()["negative_slope"] == 0.2
 
 
-def test_3_a_block_is_an_operation_too() -> None:
+def test_a_block_is_an_operation_too() -> None:
     text = """
         params:
           unit: {conv: {out: 4}}
@@ -285,7 +284,7 @@ def test_3_a_block_is_an_operation_too() -> None:
     assert keys(text)["1.0.weight"] == (5, 4, 3, 3)
 
 
-def test_3_the_field_of_a_row_is_an_operation() -> None:
+def test_the_field_of_a_row_is_an_operation() -> None:
     text = """
         params:
           rows:
@@ -306,7 +305,18 @@ def test_3_the_field_of_a_row_is_an_operation() -> None:
     assert list(built(text).values()) == ["Conv2d", "ReLU", "Conv2d", "LeakyReLU", "Conv2d"]
 
 
-def test_3_names_are_literal_with_templates() -> None:
+@pytest.mark.xfail(strict=True, reason="a cell with arguments is taken for a row")
+def test_a_cell_of_a_table_binds_arguments() -> None:
+    text = """
+        params: {rows: [{act: {LeakyReLU: {negative_slope: 0.1}}}]}
+        layers:
+          - row.act:
+            for: row in rows
+        """
+    assert op(text, "0").arguments()["negative_slope"] == 0.1
+
+
+def test_names_are_literal_with_templates() -> None:
     text = """
         params: {i: int = 7}
         layers:
@@ -320,7 +330,7 @@ def test_3_names_are_literal_with_templates() -> None:
     assert list(built(text)) == ["i", "a8", "b7.c14"]
 
 
-def test_3_there_is_no_dollar_no_tag_no_path() -> None:
+def test_there_is_no_dollar_no_tag_no_path() -> None:
     for value in ('"${w}"', "!!python/object:os.system {}", "os.path"):
         text = f"""
             params: {{w: 4}}
@@ -332,7 +342,7 @@ def test_3_there_is_no_dollar_no_tag_no_path() -> None:
         assert faults(text)
 
 
-def test_3_yaml_1_2_decides_what_plain_words_are() -> None:
+def test_yaml_1_2_decides_what_plain_words_are() -> None:
     """`no` and `010` are not what YAML 1.1 makes of them, and `1e-5` is a number."""
     text = """
         params:
@@ -347,7 +357,7 @@ def test_3_yaml_1_2_decides_what_plain_words_are() -> None:
     assert norm.arguments()["eps"] == 1e-5
 
 
-# ----------------------------------------------------------------------------- 4 expressions
+# -------------------------------------------------------------------------------------- expressions
 
 
 @pytest.mark.parametrize(
@@ -374,7 +384,7 @@ def test_3_yaml_1_2_decides_what_plain_words_are() -> None:
         ("1 < w <= 4 and 5 or 6", 5),
     ],
 )
-def test_4_expressions_are_pythons(expression: str, value: int | None) -> None:
+def test_expressions_are_pythons(expression: str, value: int | None) -> None:
     text = f"""
         params:
           w: 4
@@ -393,7 +403,7 @@ def test_4_expressions_are_pythons(expression: str, value: int | None) -> None:
         assert shape(text) == (value, 8, 8)
 
 
-def test_4_zip_stops_at_the_shortest() -> None:
+def test_zip_stops_at_the_shortest() -> None:
     text = """
         layers:
           - ReLU:
@@ -403,11 +413,13 @@ def test_4_zip_stops_at_the_shortest() -> None:
     assert list(built(text)) == ["r14", "r25"]
 
 
-def test_4_a_tensor_has_sizes_by_name() -> None:
+def test_a_tensor_has_sizes_by_name() -> None:
     text = """
         inputs: {clip: [2, 4, 6, 8], sound: [1, 16]}
         layers:
-          - Conv3d: {out_channels: "clip.channels + clip.depth + clip.height + clip.width", kernel_size: 1}
+          - Conv3d:
+              out_channels: clip.channels + clip.depth + clip.height + clip.width
+              kernel_size: 1
             from: clip
             name: a
           - Conv1d: {out_channels: sound.length, kernel_size: 1}
@@ -422,7 +434,7 @@ def test_4_a_tensor_has_sizes_by_name() -> None:
     assert outputs(text) == {"a": (20, 4, 6, 8), "c": (16,)}
 
 
-def test_4_work_and_size_are_bounded() -> None:
+def test_work_and_size_are_bounded() -> None:
     for expression in ("9**9**9", "sum(range(10**9))", "len([a for a in range(10**8)])"):
         text = f"""
             layers:
@@ -431,10 +443,10 @@ def test_4_work_and_size_are_bounded() -> None:
         assert len(faults(text)) == 1
 
 
-# -------------------------------------------------------------------------------------- 5 scope
+# -------------------------------------------------------------------------------------------- scope
 
 
-def test_5_a_block_does_not_see_the_files_params() -> None:
+def test_a_block_does_not_see_the_files_params() -> None:
     text = """
         params: {classes: 10}
         blocks:
@@ -447,7 +459,7 @@ def test_5_a_block_does_not_see_the_files_params() -> None:
     assert "give it a param `classes`" in said(text)
 
 
-def test_5_input_is_that_of_the_innermost_block() -> None:
+def test_input_is_that_of_the_innermost_block() -> None:
     """Not that of the entry where it is written, nor of a Sequential around it."""
     text = """
         blocks:
@@ -469,7 +481,7 @@ def test_5_input_is_that_of_the_innermost_block() -> None:
     assert found["2.weight"] == (6, 5, 1, 1)
 
 
-def test_5_tensors_and_params_are_two_name_spaces() -> None:
+def test_tensors_and_params_are_two_name_spaces() -> None:
     """In an expression the param wins; where a tensor is meant, the tensor does."""
     text = """
         params: {width: 4}
@@ -482,7 +494,7 @@ def test_5_tensors_and_params_are_two_name_spaces() -> None:
     assert keys(text)["1.weight"] == (4, 9, 1, 1)
 
 
-def test_5_a_forward_reference_says_so() -> None:
+def test_a_forward_reference_says_so() -> None:
     text = """
         layers:
           - ReLU:
@@ -493,7 +505,7 @@ def test_5_a_forward_reference_says_so() -> None:
     assert faults(text) == [("forward-reference", 4)]
 
 
-def test_5_a_loop_variable_is_seen_in_its_entry_alone() -> None:
+def test_a_loop_variable_is_seen_in_its_entry_alone() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: i + 1, kernel_size: 1}
@@ -503,10 +515,10 @@ def test_5_a_loop_variable_is_seen_in_its_entry_alone() -> None:
     assert faults(text) == [("unknown-name", 5)]
 
 
-# ------------------------------------------------------------------------------------- 6 params
+# ------------------------------------------------------------------------------------------- params
 
 
-def test_6_a_bare_type_is_required() -> None:
+def test_a_bare_type_is_required() -> None:
     text = """
         blocks:
           b:
@@ -520,7 +532,7 @@ def test_6_a_bare_type_is_required() -> None:
     assert shape(text.replace("- b\n", "- b: {out: 6}\n")) == (6, 8, 8)
 
 
-def test_6_a_default_may_use_earlier_params_and_the_input() -> None:
+def test_a_default_may_use_earlier_params_and_the_input() -> None:
     text = """
         blocks:
           b:
@@ -538,7 +550,7 @@ def test_6_a_default_may_use_earlier_params_and_the_input() -> None:
     assert ("unknown-name", 4) in faults(later)
 
 
-def test_6_a_literal_is_its_own_type() -> None:
+def test_a_literal_is_its_own_type() -> None:
     text = """
         params: {n: 2, p: 0.5, yes_: true, ns: [4, 5]}
         layers:
@@ -549,7 +561,7 @@ def test_6_a_literal_is_its_own_type() -> None:
     assert op(text, "1").arguments()["p"] == 0.5
 
 
-def test_6_a_word_alone_is_no_param() -> None:
+def test_a_word_alone_is_no_param() -> None:
     text = """
         params: {act: ReLU}
         layers: [act]
@@ -558,7 +570,17 @@ def test_6_a_word_alone_is_no_param() -> None:
     assert "`act: op = ReLU`" in said(text)
 
 
-def test_6_a_size_is_an_int_or_one_for_each_axis() -> None:
+@pytest.mark.xfail(strict=True, reason="the quotes become part of the text")
+def test_the_default_of_a_text_may_be_quoted() -> None:
+    text = """
+        params: {plain: str = wide, quoted: str = 'wide'}
+        layers:
+          - Conv2d: {out_channels: 4 if plain == quoted else 5, kernel_size: 1}
+        """
+    assert shape(text) == (4, 8, 8)
+
+
+def test_a_size_is_an_int_or_one_for_each_axis() -> None:
     text = """
         blocks:
           b:
@@ -573,7 +595,7 @@ def test_6_a_size_is_an_int_or_one_for_each_axis() -> None:
     assert op(text, "1.0").arguments()["kernel_size"] == (1, 3)
 
 
-def test_6_rows_of_a_table_have_the_same_fields() -> None:
+def test_rows_of_a_table_have_the_same_fields() -> None:
     text = """
         params:
           rows:
@@ -587,7 +609,7 @@ def test_6_rows_of_a_table_have_the_same_fields() -> None:
     assert ("table-fields", 5) in faults(text.replace("{out: 5, k: 3}", "{out: 5}"))
 
 
-def test_6_a_param_nobody_passes_is_a_local_value() -> None:
+def test_a_param_nobody_passes_is_a_local_value() -> None:
     text = """
         blocks:
           b:
@@ -601,7 +623,7 @@ def test_6_a_param_nobody_passes_is_a_local_value() -> None:
     assert [s[0] for key, s in keys(text).items() if "weight" in key] == [4, 5]
 
 
-def test_6_inputs_see_params() -> None:
+def test_inputs_see_params() -> None:
     text = """
         params: {size: 8, channels: int = 1}
         inputs: {x: [channels, size, 2*size]}
@@ -611,7 +633,7 @@ def test_6_inputs_see_params() -> None:
     assert shape(graph(text, params={"size": 4, "channels": 3})) == (3, 4, 8)
 
 
-def test_6_another_name_in_inputs_is_a_symbol() -> None:
+def test_another_name_in_inputs_is_a_symbol() -> None:
     text = """
         inputs: {a: [3, H = 8, W = 6], b: [1, H, W]}
         layers:
@@ -623,7 +645,7 @@ def test_6_another_name_in_inputs_is_a_symbol() -> None:
     assert shape(graph(text, inputs={"a": (3, 4, 4)})) == (8, 4, 4)
 
 
-def test_6_the_same_symbol_is_the_same_size() -> None:
+def test_the_same_symbol_is_the_same_size() -> None:
     text = """
         inputs: {a: [3, H = 8, 8], b: [1, H = 9, 8]}
         layers:

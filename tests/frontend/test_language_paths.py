@@ -1,6 +1,6 @@
-"""The language, rules 7 to 10: paths, references, loops, entries that are not built.
+"""The language: paths, references, loops, entries that are not built.
 
-Each test is one sentence of `docs/language.md`, shown by a small spec. Paths of entries are the
+Each test is a rule of `docs/language.md`, shown by a small spec. Paths of entries are the
 keys of the state dict without their last part.
 """
 
@@ -10,10 +10,10 @@ import pytest
 
 from tests.frontend.small_specs import built, faults, graph, keys, outputs, readers, said, shape
 
-# -------------------------------------------------------------------------------------- 7 paths
+# -------------------------------------------------------------------------------------------- paths
 
 
-def test_7_a_path_is_the_name_or_else_the_position() -> None:
+def test_a_path_is_the_name_or_else_the_position() -> None:
     """A named entry takes its position too."""
     text = """
         layers:
@@ -25,7 +25,7 @@ def test_7_a_path_is_the_name_or_else_the_position() -> None:
     assert list(built(text)) == ["0", "act", "2"]
 
 
-def test_7_blocks_and_sequentials_are_levels() -> None:
+def test_blocks_and_sequentials_are_levels() -> None:
     text = """
         blocks:
           unit:
@@ -42,7 +42,7 @@ def test_7_blocks_and_sequentials_are_levels() -> None:
     assert list(built(text)) == ["0.body.0", "0.1", "second.body.0", "second.1"]
 
 
-def test_7_dotted_names_are_levels() -> None:
+def test_dotted_names_are_levels() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: 3, kernel_size: 1}
@@ -54,8 +54,8 @@ def test_7_dotted_names_are_levels() -> None:
     assert list(built(text)) == ["inner.0", "inner.1", "a.b.c"]
 
 
-def test_7_a_named_loop_without_a_template_is_a_level() -> None:
-    """Its turns are numbered as far as they are built; with a template each turn has a name."""
+def test_a_named_loop_without_a_template_is_a_level() -> None:
+    """Its turns are numbered as far as they are built. With a template they are entries."""
     text = """
         layers:
           - ReLU:
@@ -67,10 +67,10 @@ def test_7_a_named_loop_without_a_template_is_a_level() -> None:
             for: i in range(2)
           - ReLU
         """
-    assert list(built(text)) == ["acts.0", "acts.1", "acts.2", "act0", "act1", "5"]
+    assert list(built(text)) == ["acts.0", "acts.1", "acts.2", "act0", "act1", "3"]
 
 
-def test_7_each_turn_of_an_unnamed_loop_takes_a_position() -> None:
+def test_each_turn_of_an_unnamed_loop_takes_a_position() -> None:
     text = """
         layers:
           - ReLU
@@ -81,7 +81,7 @@ def test_7_each_turn_of_an_unnamed_loop_takes_a_position() -> None:
     assert list(built(text)) == ["0", "1", "2", "3", "4"]
 
 
-def test_7_joins_never_add_a_level() -> None:
+def test_joins_never_add_a_level() -> None:
     """Their entries are the caller's, and the join itself comes after them."""
     text = """
         layers:
@@ -96,7 +96,7 @@ def test_7_joins_never_add_a_level() -> None:
     assert list(built(text).values()) == ["ReLU", "Conv2d", "Conv2d", "add", "ReLU"]
 
 
-def test_7_a_branch_that_is_a_list_is_a_sequential_of_its_name() -> None:
+def test_a_branch_that_is_a_list_is_a_sequential_of_its_name() -> None:
     text = """
         layers:
           - concat:
@@ -105,7 +105,7 @@ def test_7_a_branch_that_is_a_list_is_a_sequential_of_its_name() -> None:
                 - Conv2d: {out_channels: 4, kernel_size: 1}
                 - ReLU
               short: {Conv2d: {out_channels: 5, kernel_size: 1}}
-              plain: ReLU
+              plain: {ReLU: {}}
         """
     net = graph(text)
     assert list(built(net))[:4] == ["long.0", "long.1", "short", "plain"]
@@ -114,7 +114,7 @@ def test_7_a_branch_that_is_a_list_is_a_sequential_of_its_name() -> None:
     assert shape(net) == (3 + 4 + 5 + 3, 8, 8)
 
 
-def test_7_inline_adds_no_level() -> None:
+def test_inline_adds_no_level() -> None:
     """On a Sequential, on a call, and on the definition of a block."""
     text = """
         blocks:
@@ -135,7 +135,35 @@ def test_7_inline_adds_no_level() -> None:
     assert list(built(text)) == ["0", "1", "2", "3", "4", "5", "named.0", "named.1"]
 
 
-def test_7_names_are_letters_digits_underscores_dashes_and_dots() -> None:
+def test_entries_of_an_inline_group_are_the_callers() -> None:
+    text = """
+        layers:
+          - Sequential:
+              - ReLU
+              - Tanh:
+                name: t
+            inline: true
+          - add: [0, t]
+            name: sum
+        """
+    assert readers(text, "sum") == ("0", "t")
+
+
+def test_a_loop_in_a_branch_is_a_level_of_its_name() -> None:
+    """A single entry's turns all go into the join; in a list they follow one another."""
+    text = """
+        layers:
+          - concat:
+              b: {Conv2d: {out_channels: 4, kernel_size: 1}, for: i in range(2)}
+            name: sum
+        """
+    assert readers(text, "sum") == ("b.0", "b.1")
+    chained = text.replace("{Conv2d", "[{Conv2d").replace("range(2)}", "range(2)}]")
+    assert readers(chained, "sum") == ("b.1",)
+    assert readers(chained, "b.1") == ("b.0",)
+
+
+def test_names_are_letters_digits_underscores_dashes_and_dots() -> None:
     text = "layers: [{{ReLU: {{}}, name: '{}'}}]"
     assert list(built(text.format("A-b_9.c"))) == ["A-b_9.c"]
     for name in ("a b", "a/b", ".a", "a..b", "ä"):
@@ -143,12 +171,12 @@ def test_7_names_are_letters_digits_underscores_dashes_and_dots() -> None:
 
 
 @pytest.mark.parametrize("name", ["forward", "training", "half", "parameters", "x.eval"])
-def test_7_names_of_torch_modules_are_taken(name: str) -> None:
+def test_names_of_torch_modules_are_taken(name: str) -> None:
     text = f"layers: [{{ReLU: {{}}, name: {name}}}]"
     assert faults(text) == [("reserved-name", 1)]
 
 
-def test_7_two_entries_never_have_one_path() -> None:
+def test_two_entries_never_have_one_path() -> None:
     text = """
         layers:
           - ReLU:
@@ -156,11 +184,11 @@ def test_7_two_entries_never_have_one_path() -> None:
           - ReLU:
             name: a
         """
-    assert faults(text) == [("duplicate-name", 5)]
+    assert faults(text) == [("duplicate-name", 6)]
     assert faults(text.replace("name: a", 'name: "1"', 1).replace("name: a", "when: true"))
 
 
-def test_7_the_key_of_a_parameter_is_its_path() -> None:
+def test_the_key_of_a_parameter_is_its_path() -> None:
     text = """
         layers:
           - Parameter: {shape: [3, 1, 1], value: 0.5}
@@ -170,10 +198,10 @@ def test_7_the_key_of_a_parameter_is_its_path() -> None:
     assert keys(text) == {"scale": (3, 1, 1)}
 
 
-# --------------------------------------------------------------------------------- 8 references
+# --------------------------------------------------------------------------------------- references
 
 
-def test_8_without_from_an_entry_follows_the_one_above() -> None:
+def test_without_from_an_entry_follows_the_one_above() -> None:
     text = """
         layers:
           - ReLU
@@ -184,7 +212,7 @@ def test_8_without_from_an_entry_follows_the_one_above() -> None:
     assert [readers(text, path) for path in ("0", "1", "2")] == [("x",), ("0",), ("x",)]
 
 
-def test_8_references_are_paths_relative_to_the_scope() -> None:
+def test_references_are_paths_relative_to_the_scope() -> None:
     """Positions too, and they may enter a Sequential."""
     text = """
         layers:
@@ -210,7 +238,7 @@ def test_8_references_are_paths_relative_to_the_scope() -> None:
     assert readers(text, "sum") == ("features.0", "a", "b", "features.2")
 
 
-def test_8_references_see_the_enclosing_scopes_of_the_block() -> None:
+def test_references_see_the_enclosing_scopes_of_the_block() -> None:
     """The nearest one first."""
     text = """
         blocks:
@@ -234,7 +262,7 @@ def test_8_references_see_the_enclosing_scopes_of_the_block() -> None:
     assert readers(text, "0.inner.sum") == ("0.inner.a", "0.c")
 
 
-def test_8_the_inside_of_a_block_is_its_own() -> None:
+def test_the_inside_of_a_block_is_its_own() -> None:
     text = """
         blocks:
           b:
@@ -250,12 +278,12 @@ def test_8_the_inside_of_a_block_is_its_own() -> None:
           - ReLU:
             from: block.a
         """
-    assert faults(text) == [("unknown-tensor", 13)]
+    assert faults(text) == [("unknown-tensor", 14)]
     within = text.replace("      - ReLU\n", "      - ReLU:\n                from: outer\n", 1)
     assert ("unknown-tensor", 8) in faults(within)
 
 
-def test_8_a_block_exposes_outputs() -> None:
+def test_a_block_exposes_outputs() -> None:
     """As a list of its names, or with names of their own."""
     text = """
         blocks:
@@ -276,7 +304,7 @@ def test_8_a_block_exposes_outputs() -> None:
     assert shape(renamed.replace("e.low, e.high", "e.first, e.last, e.last")) == (14, 8, 8)
 
 
-def test_8_with_one_output_the_name_of_the_entry_is_the_tensor() -> None:
+def test_with_one_output_the_name_of_the_entry_is_the_tensor() -> None:
     text = """
         blocks:
           b:
@@ -295,7 +323,7 @@ def test_8_with_one_output_the_name_of_the_entry_is_the_tensor() -> None:
     assert readers(text, "2") == ("e.low", "1")
 
 
-def test_8_results_of_an_operation_with_several_are_numbered() -> None:
+def test_results_of_an_operation_with_several_are_numbered() -> None:
     text = """
         layers:
           - Chunk: {chunks: 3, dim: 1}
@@ -305,18 +333,18 @@ def test_8_results_of_an_operation_with_several_are_numbered() -> None:
     assert readers(text, "1") == ("parts.2", "parts.0")
 
 
-def test_8_after_several_outputs_the_next_entry_needs_from() -> None:
+def test_after_several_outputs_the_next_entry_needs_from() -> None:
     text = """
         layers:
           - Chunk: {chunks: 3, dim: 1}
             name: parts
           - ReLU
         """
-    assert faults(text) == [("several-outputs", 4)]
+    assert faults(text) == [("needs-from", 5)]
     assert "`parts.0`" in said(text)
 
 
-def test_8_a_template_may_stand_wherever_a_name_may() -> None:
+def test_a_template_may_stand_wherever_a_name_may() -> None:
     text = """
         params: {i: 1}
         layers:
@@ -333,7 +361,7 @@ def test_8_a_template_may_stand_wherever_a_name_may() -> None:
     assert list(outputs(text)) == ["a1", "3"]
 
 
-def test_8_text_in_a_join_is_a_tensor_and_a_mapping_an_entry() -> None:
+def test_text_in_a_join_is_a_tensor_and_a_mapping_an_entry() -> None:
     """Each entry is fed the current tensor; a loop's turns each read the same."""
     text = """
         layers:
@@ -353,10 +381,10 @@ def test_8_text_in_a_join_is_a_tensor_and_a_mapping_an_entry() -> None:
     assert fed == {("t",)}
 
 
-# -------------------------------------------------------------------------------------- 9 loops
+# -------------------------------------------------------------------------------------------- loops
 
 
-def test_9_a_loop_is_its_entry_written_out() -> None:
+def test_a_loop_is_its_entry_written_out() -> None:
     """Controls included; it chains unless it says `from`."""
     text = """
         layers:
@@ -374,7 +402,7 @@ def test_9_a_loop_is_its_entry_written_out() -> None:
     assert "d0" not in built(text)
 
 
-def test_9_a_turn_may_read_the_one_before() -> None:
+def test_a_turn_may_read_the_one_before() -> None:
     text = """
         layers:
           - ReLU:
@@ -386,23 +414,17 @@ def test_9_a_turn_may_read_the_one_before() -> None:
     assert readers(text, "r2") == ("r1", "x")
 
 
-def test_9_several_variables_take_a_tuple_apart() -> None:
+def test_several_variables_take_a_tuple_apart() -> None:
     text = """
         layers:
           - Conv2d: {out_channels: c, kernel_size: k}
             for: i, (c, k) in enumerate(zip([4, 5], [1, 3]))
             name: conv{i}
         """
-    if faults_of_nested := _refused(text):
-        assert faults_of_nested == []
     assert keys(text)["conv1.weight"] == (5, 4, 3, 3)
 
 
-def _refused(text: str) -> list[object]:
-    return []
-
-
-def test_9_the_bare_name_of_a_loop_is_its_last_turn() -> None:
+def test_the_bare_name_of_a_loop_is_its_last_turn() -> None:
     text = """
         layers:
           - ReLU:
@@ -416,7 +438,7 @@ def test_9_the_bare_name_of_a_loop_is_its_last_turn() -> None:
     assert readers(text, "sum") == ("acts.2", "acts.0")
 
 
-def test_9_an_empty_loop_is_not_built() -> None:
+def test_an_empty_loop_is_not_built() -> None:
     text = """
         layers:
           - ReLU
@@ -430,7 +452,7 @@ def test_9_an_empty_loop_is_not_built() -> None:
     assert readers(text, "2") == ("0", "1")
 
 
-def test_9_a_group_loops_as_an_inline_sequential() -> None:
+def test_a_group_loops_as_an_inline_sequential() -> None:
     text = """
         layers:
           - Sequential:
@@ -444,7 +466,7 @@ def test_9_a_group_loops_as_an_inline_sequential() -> None:
     assert readers(text, "conv1") == ("1",)
 
 
-def test_9_loops_stand_in_loops() -> None:
+def test_loops_stand_in_loops() -> None:
     text = """
         layers:
           - Sequential:
@@ -456,10 +478,10 @@ def test_9_loops_stand_in_loops() -> None:
     assert list(built(text)) == ["stage0.0", "stage1.0", "stage1.1"]
 
 
-# --------------------------------------------------------------------------------- 10 not built
+# ---------------------------------------------------------------------------------------- not built
 
 
-def test_10_what_is_not_built_takes_no_position() -> None:
+def test_what_is_not_built_takes_no_position() -> None:
     text = """
         layers:
           - ReLU:
@@ -469,7 +491,7 @@ def test_10_what_is_not_built_takes_no_position() -> None:
     assert built(text) == {"0": "Tanh"}
 
 
-def test_10_its_name_stands_for_its_input() -> None:
+def test_its_name_stands_for_its_input() -> None:
     text = """
         layers:
           - ReLU:
@@ -488,7 +510,7 @@ def test_10_its_name_stands_for_its_input() -> None:
     assert readers(text, "last") == ("x",)
 
 
-def test_10_what_follows_reads_what_it_would_have_read() -> None:
+def test_what_follows_reads_what_it_would_have_read() -> None:
     text = """
         layers:
           - ReLU
@@ -500,7 +522,7 @@ def test_10_what_follows_reads_what_it_would_have_read() -> None:
     assert readers(text, "1") == ("x",)
 
 
-def test_10_so_do_its_outputs_and_what_is_inside() -> None:
+def test_so_do_its_outputs_and_what_is_inside() -> None:
     text = """
         blocks:
           b:
@@ -522,7 +544,72 @@ def test_10_so_do_its_outputs_and_what_is_inside() -> None:
     assert readers(text, "sum") == ("t", "t", "t")
 
 
-def test_10_with_several_inputs_it_stands_for_the_entry_above() -> None:
+def test_what_is_inside_a_sequential_stands_for_its_input_too() -> None:
+    text = """
+        layers:
+          - Tanh:
+            name: t
+          - Sequential:
+              - ReLU:
+                name: a
+            name: s
+            when: false
+          - add: [s.a, s]
+            name: sum
+        """
+    assert readers(text, "sum") == ("t", "t")
+
+
+@pytest.mark.xfail(strict=True, reason="names inside are not known where the group is inline")
+def test_what_is_inside_an_inline_group_does_as_well() -> None:
+    text = """
+        layers:
+          - Tanh:
+            name: t
+          - Sequential:
+              - ReLU:
+                name: a
+            inline: true
+            when: false
+          - add: [a, x]
+            name: sum
+        """
+    assert readers(text, "sum") == ("t", "x")
+
+
+def test_an_operation_that_is_null_does_as_well() -> None:
+    """Within a join, too."""
+    text = """
+        params: {norm: op = null}
+        layers:
+          - Tanh:
+            name: t
+          - norm:
+            name: n
+          - add:
+              - n
+              - norm: {}
+              - ReLU: {}
+                when: false
+            name: sum
+        """
+    assert readers(text, "sum") == ("t", "t", "t")
+
+
+def test_outputs_of_the_network_may_name_it() -> None:
+    text = """
+        layers:
+          - ReLU:
+            name: a
+          - Tanh:
+            name: b
+            when: false
+        outputs: {o: b}
+        """
+    assert outputs(text) == {"o": (3, 8, 8)}
+
+
+def test_with_several_inputs_it_stands_for_the_entry_above() -> None:
     text = """
         layers:
           - ReLU:
@@ -539,7 +626,7 @@ def test_10_with_several_inputs_it_stands_for_the_entry_above() -> None:
     assert readers(text, "last") == ("b",)
 
 
-def test_10_in_a_block_each_call_decides() -> None:
+def test_in_a_block_each_call_decides() -> None:
     text = """
         blocks:
           b:
