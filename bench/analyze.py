@@ -274,7 +274,7 @@ def main() -> int:
     networks = (JUDGED,) if options.quick else NETWORKS
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
-        environment = process.with_bytecode(folder)
+        environment = process.even_environment(folder)
         whole = _whole(networks, rounds, environment)
         growth = _growth(SIZES[:2] if options.quick else SIZES, rounds, environment)
         warm, counts = _warm(networks, rounds, environment)

@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from time import perf_counter
 from typing import NamedTuple
 
-__all__ = ["ROOT", "Run", "own_peak", "run_python", "with_bytecode"]
+__all__ = ["ROOT", "Run", "even_environment", "own_peak", "run_python"]
 
 ROOT = Path(__file__).parent.parent
 _LONGEST_LINE = 100_000
@@ -68,10 +68,12 @@ def own_peak() -> int:
     return _bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def with_bytecode(folder: str) -> dict[str, str]:
-    """An environment in which compiled bytecode is kept in `folder`, as installed programs have it.
+def even_environment(folder: str) -> dict[str, str]:
+    """An environment in which all programs have the same chances.
 
-    One run of each program, not counted, fills it.
+    Compiled bytecode is kept in `folder`, as installed programs have it; one run of each program,
+    not counted, fills it. torch computes on one thread: on a machine that others use, its threads
+    wait for one another, for seconds at times, which would flatter whatever needs no torch.
     """
     environment = {
         name: value
@@ -79,6 +81,7 @@ def with_bytecode(folder: str) -> dict[str, str]:
         if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
     }
     environment["PYTHONPYCACHEPREFIX"] = folder
+    environment["OMP_NUM_THREADS"] = "1"
     return environment
 
 

@@ -115,7 +115,9 @@ def _int(slot: Slot, value: object, least: int | None, most: int = LARGEST_INT) 
                 help="`int(...)` cuts a number to an integer, `//` divides to one",
             )
         raise slot.refuse(value)
-    if (least is not None and value < least) or value > most or value < -LARGEST_INT:
+    if value > most:
+        raise Reject("argument-value", f"must be at most {most}, not {describe_value(value)}")
+    if value < (-LARGEST_INT if least is None else least):
         raise Reject("argument-value", f"must be {slot.describe()}, not {describe_value(value)}")
     return value
 

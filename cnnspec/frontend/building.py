@@ -37,6 +37,8 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self._inputs: dict[int, str] = {}
         self._paths: dict[str, Span] = {}
+        self._leaves: set[str] = set()
+        self._levels: set[str] = set()
         self._turns = 0
         self._inferred: dict[tuple[Op, tuple[Tensor, ...]], tuple[Tensor, ...]] = {}
 
@@ -93,8 +95,25 @@ class GraphBuilder:
             )
             self.problems.stop()
 
-    def claim(self, path: str, span: Span) -> None:
-        """Give a path to the entry at `span`; `Fault` if it is another's."""
+    def claim(self, path: str, span: Span, *, leaf: bool) -> None:
+        """Give a path to the entry at `span`; `Fault` if it is another's.
+
+        Nothing lies inside a `leaf`, whose own weights have the paths below it.
+        """
+        above = [path[:at] for at, letter in enumerate(path) if letter == "."]
+        for owner in above:
+            if owner in self._leaves:
+                raise Fault(
+                    error(
+                        "duplicate-name",
+                        f"`{path}` would lie inside `{owner}`, which is a single operation",
+                        span,
+                        notes=[Note(f"`{owner}` is here", self._paths[owner])],
+                    )
+                )
+        if leaf and path in self._levels:
+            message = f"`{path}` is a single operation, but other entries lie inside that path"
+            raise Fault(error("duplicate-name", message, span))
         first = self._paths.get(path)
         if first is not None:
             # Two turns of a loop stand at one place.
@@ -102,6 +121,9 @@ class GraphBuilder:
             message = f"two entries have the path `{path}`"
             raise Fault(error("duplicate-name", message, span, notes=notes))
         self._paths[path] = span
+        self._levels.update(above)
+        if leaf:
+            self._leaves.add(path)
 
     def infer(self, op: Op, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Output tensors of an op, inferred once for equal ops and inputs; raises `Reject`."""
@@ -161,6 +183,12 @@ class GraphBuilder:
                 raise Reject(
                     "share-mismatch",
                     f"the weights of `{theirs.path}` do not fit `{mine.path}`: "
+                    f"the inputs are {site.x} and {self.site(mine).x}",
+                )
+            if mine.op.torch(self.site(mine)) != theirs.op.torch(site):
+                raise Reject(
+                    "share-mismatch",
+                    f"`{theirs.path}` and `{mine.path}` compute differently: "
                     f"the inputs are {site.x} and {self.site(mine).x}",
                 )
             if shapes or theirs.op.buffers(site):

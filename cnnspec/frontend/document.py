@@ -171,6 +171,8 @@ class Branch:
     span: Span
     reference: tuple[Piece, Template] | None = None
     entry: Entry | None = None
+    name: tuple[Piece, Template] | None = None
+    """What the identity is called."""
 
 
 @dataclass(slots=True, eq=False)

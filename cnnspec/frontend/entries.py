@@ -546,7 +546,7 @@ class EntryParser:
             return Branch(entry=replace(entry, name=given), span=node.span)
         entries = self.entries(node, scope, f"branch `{name.text}`")
         if not entries:
-            return Branch(span=node.span)
+            return Branch(span=node.span, name=given)
         group = Entry("sequential", name, node.span, node, entries=entries, name=given)
         return Branch(entry=group, span=node.span)
 

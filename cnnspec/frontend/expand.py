@@ -7,7 +7,7 @@ cause is recorded, what depends on it is passed over in silence, and expansion g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from cnnspec.diagnostics import Diagnostic, Note, Reject, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.arguments import Arguments
 from cnnspec.frontend.building import GraphBuilder
-from cnnspec.frontend.document import Block, Document, Entry, located
+from cnnspec.frontend.document import Document, Entry, located
 from cnnspec.frontend.expressions import ExpressionError, Value
 from cnnspec.frontend.initialisers import Initialisers
 from cnnspec.frontend.names import Level, Naming, Result, check_name
-from cnnspec.frontend.outcomes import Outcomes
+from cnnspec.frontend.outcomes import Outcomes, split_assertions
 from cnnspec.frontend.place import Place, shown_loops
 from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.references import Input, References
@@ -31,10 +31,13 @@ from cnnspec.slots import describe_value
 from cnnspec.source import Span
 from cnnspec.tensor import Tensor
 
-__all__ = ["MAX_CALLS", "Expander"]
+__all__ = ["MAX_CALLS", "MAX_DEPTH", "Expander"]
 
 MAX_CALLS = 60
 """Most calls of blocks within one another."""
+
+MAX_DEPTH = 130
+"""Most entries within one another, calls, groups and joins together."""
 
 _POISON = Result((("", None),))
 
@@ -52,6 +55,7 @@ class Expander:
         self.outcomes = Outcomes(self.references, problems)
         self.initialisers = Initialisers(problems)
         self._calls = 0
+        self._depth = 0
 
     # --------------------------------------------------------------------------- the network
 
@@ -76,10 +80,15 @@ class Expander:
             level.define("input", current)
         root = Scope("", name, None, {}, None, top.span, inputs=tuple(values.values()))
         place = Place(Env(self.document, top, variables, level), Naming(""), root, None)
+        early, late = split_assertions(top.assertions, {*variables, *values, "input"})
+        if not self.outcomes.verify(early, place):
+            return None
         last = self._entries(top.entries, place, current)
         outputs = self.outcomes.network(top, place, last)
-        self.outcomes.verify(top.assertions, place)
+        self.outcomes.verify(late, place)
         self.initialisers.finish(self.document)
+        if not self.builder.nodes and not self.problems.errors:
+            self.problems.add(error("no-output", "the network has no entry", top.span.part(0, 1)))
         root.outputs = tuple((output.name, output.value) for output in outputs)
         if self.problems.errors:
             return None
@@ -114,20 +123,29 @@ class Expander:
 
         With `collect`, each turn reads the same tensor and adds its result there.
         """
+        self._depth += 1
         try:
-            if entry.broken:
-                return self._poison(entry, place)
-            if entry.loops:
-                return self._loop(entry, place, current, collect)
-            result = self._turn(entry, place, current)
+            if not entry.loops or entry.broken:
+                return self._single_turn(entry, place, current, collect)
+            read = len(collect or ())
+            result = self._guarded(lambda: self._loop(entry, place, current, collect), entry, place)
+            if collect is not None and len(collect) == read and result and result.poisoned:
+                collect.append(result)
+            return result
+        finally:
+            self._depth -= 1
+
+    def _guarded(
+        self, build: Callable[[], Result | None], entry: Entry, place: Place
+    ) -> Result | None:
+        """What `build` gives; if it fails, the cause is recorded and the result poisoned."""
+        try:
+            return build()
         except Fault as fault:
-            self._record(fault, place)
-            result = self._poison(entry, place)
+            self.problems.add(fault.diagnostic.noted(*place.origin()))
         except Poisoned:
-            result = self._poison(entry, place)
-        if collect is not None:
-            collect.append(result)
-        return result
+            pass
+        return self._poison(entry, place)
 
     def _poison(self, entry: Entry, place: Place) -> Result:
         """Mark what an entry would have given as known to be missing."""
@@ -140,9 +158,6 @@ class Expander:
         place.level.define(place.naming.take(name), _POISON)
         return _POISON
 
-    def _record(self, fault: Fault, place: Place) -> None:
-        self.problems.add(fault.diagnostic.noted(*place.origin()))
-
     def _loop(
         self,
         entry: Entry,
@@ -153,8 +168,7 @@ class Expander:
         turns = self._turns_of(entry, place)
         named = entry.name is not None and entry.name[1].is_literal
         if not turns:
-            result = self._stand_in(entry, place, current)
-            return result if entry.source is None else current
+            return self._stand_in(entry, place, current)
         first = len(self.builder.nodes)
         if not named:
             for bindings in turns:
@@ -203,20 +217,19 @@ class Expander:
         place: Place,
         current: Result | None,
         collect: list[Result] | None,
-    ) -> Result:
-        try:
-            result = self._turn(entry, place, current)
-        except Fault as fault:
-            self._record(fault, place)
-            result = self._poison(entry, place)
-        except Poisoned:
-            result = self._poison(entry, place)
-        if collect is not None:
+    ) -> Result | None:
+        result = self._guarded(lambda: self._turn(entry, place, current), entry, place)
+        if collect is not None and result is not None:
             collect.append(result)
         return result
 
     def _turn(self, entry: Entry, place: Place, current: Result | None) -> Result:
         """Build an entry once."""
+        if entry.broken:
+            raise Poisoned
+        if self._depth > MAX_DEPTH:
+            message = f"entries lie more than {MAX_DEPTH} levels within one another"
+            raise Fault(error("too-deep", message, entry.key.span))
         if entry.when is not None and not self.evaluator.expression(entry.when, place.env):
             return self._stand_in(entry, place, current)
         first = len(self.builder.nodes)
@@ -302,7 +315,7 @@ class Expander:
     ) -> Result:
         """Infer, name and add one node. Its arguments name the inputs after the first `own`."""
         tensors = tuple([self.builder.tensor(value) for value, _ in inputs])
-        self._check_inputs(entry, op, inputs, tensors, own)
+        self.references.check(entry, op, inputs, tensors, own)
         try:
             outputs = self.builder.infer(op, tensors)
         except Reject as reject:
@@ -325,7 +338,7 @@ class Expander:
             op,
             tuple([value for value, _ in inputs]),
             outputs,
-            path=self._path(local, entry, place),
+            path=self._path(local, entry, place, leaf=True),
             span=entry.key.span,
             frame=place.frame,
             scope=place.scope,
@@ -338,36 +351,6 @@ class Expander:
         result = Result(outcome, nodes=(node.index, node.index + 1), name=local)
         place.level.define(local, result)
         return result
-
-    def _check_inputs(
-        self,
-        entry: Entry,
-        op: Op,
-        inputs: Sequence[Input],
-        tensors: Sequence[Tensor],
-        own: int,
-    ) -> None:
-        least, most = op.arity
-        if own < least or (most is not None and own > most):
-            raise Fault(
-                error(
-                    "input-count",
-                    f"`{op.name}` takes {op.arity.describe()}, here it has {own}",
-                    entry.source.span if entry.source else entry.key.span,
-                )
-            )
-        if op.takes_unbatched:
-            return
-        for tensor, (_, span) in zip(tensors, inputs, strict=True):
-            if not tensor.batched:
-                raise Fault(
-                    error(
-                        "parameter-input",
-                        f"`{op.name}` cannot read a `Parameter`, which has no batch",
-                        span or entry.key.span,
-                        help="join it with a tensor first",
-                    )
-                )
 
     # --------------------------------------------------------------------------------- names
 
@@ -386,9 +369,10 @@ class Expander:
             raise Fault(error("duplicate-name", f"`{name}` is an input", piece.span))
         return name
 
-    def _path(self, local: str, entry: Entry, place: Place) -> str:
+    def _path(self, local: str, entry: Entry, place: Place, *, leaf: bool) -> str:
         path = place.naming.path(local)
-        self.builder.claim(path, entry.name[0].span if entry.name else entry.key.span)
+        span = entry.name[0].span if entry.name else entry.key.span
+        self.builder.claim(path, span, leaf=leaf)
         return path
 
     # -------------------------------------------------------------------------------- scopes
@@ -405,7 +389,7 @@ class Expander:
         """A new scope for an entry, and the place inside it."""
         name = self._name(entry, place)
         local = place.naming.take(name)
-        path = self._path(local, entry, place)
+        path = self._path(local, entry, place, leaf=False)
         scope = Scope(
             path, kind, definition, arguments, place.scope, entry.key.span, named=name is not None
         )
@@ -456,7 +440,12 @@ class Expander:
     def _join(self, entry: Entry, place: Place, current: Result | None) -> Result:
         base = current
         if entry.source is not None:
-            base = Result((("", self.references.inputs(entry, place, current)[0][0]),))
+            sources = self.references.inputs(entry, place, current)
+            if len(sources) != 1:
+                message = f"the branches of a join read 1 tensor, here are {len(sources)}"
+                help = "a list joins tensors: `concat: [a, b]`"
+                raise Fault(error("input-count", message, entry.source.span, help=help))
+            base = Result((("", sources[0][0]),))
         inputs: list[Input] = []
         failed = False
         for branch in entry.branches:
@@ -470,6 +459,9 @@ class Expander:
                 results: list[Result] = []
                 if branch.entry is None:
                     results.append(self._base(entry, base))
+                    if branch.name is not None:
+                        name = self.evaluator.template(branch.name, place.env)
+                        place.level.define(name, results[0])
                 else:
                     self._entry(branch.entry, place, base, results)
                 for result in results:
@@ -484,7 +476,7 @@ class Expander:
                         )
                     inputs.append((self.references.single(result, "", branch.span), branch.span))
             except Fault as fault:
-                self._record(fault, place)
+                self.problems.add(fault.diagnostic.noted(*place.origin()))
                 failed = True
             except Poisoned:
                 failed = True
@@ -514,7 +506,9 @@ class Expander:
         if block.broken:
             raise Poisoned
         if self._calls >= MAX_CALLS:
-            raise Fault(self._endless(block, entry, place))
+            message = f"blocks call each other {MAX_CALLS} levels deep: {place.cycle(block.name)}"
+            help = "a block that calls itself needs a `when` that ends it"
+            raise Fault(error("block-cycle", message, entry.key.span, help=help))
         passed = self.arguments.passed(block, entry, operation, place.env)
         given = self.references.block_inputs(entry, block, place, current)
         inline = (entry.inline or block.inline) and entry.name is None
@@ -534,13 +528,16 @@ class Expander:
         else:
             local, opened = self._open(entry, place, called, definition, env.variables, level)
             inner = replace(opened, env=env, frame=frame)
+        early, late = split_assertions(block.assertions, {*env.variables, *given})
+        if not self.outcomes.verify(early, inner):
+            raise Poisoned
         start = Result((("", next(iter(given.values()))),)) if not block.inputs else None
         self._calls += 1
         try:
             last = self._entries(block.entries, inner, start)
         finally:
             self._calls -= 1
-        self.outcomes.verify(block.assertions, inner)
+        self.outcomes.verify(late, inner)
         if block.outputs:
             values = tuple(
                 (self.evaluator.text(declared.name.scalar, env), value)
@@ -563,20 +560,6 @@ class Expander:
         inner.scope.outputs = tuple((name, v) for name, v in result.values if v is not None)
         place.level.define(local, result)
         return result
-
-    def _endless(self, block: Block, entry: Entry, place: Place) -> Diagnostic:
-        names = [step.block for step in place.frame.chain()] if place.frame else []
-        cycle = (
-            " -> ".join(reversed([entry.key.text, *names[: names.index(block.name) + 1]]))
-            if (block.name in names)
-            else block.name
-        )
-        return error(
-            "block-cycle",
-            f"blocks call each other {MAX_CALLS} levels deep: {cycle}",
-            entry.key.span,
-            help="a block that calls itself needs a `when` that ends it",
-        )
 
     def _share(self, entry: Entry, place: Place, built: range) -> None:
         """Let what was just built use the weights of the entry that `share` names."""

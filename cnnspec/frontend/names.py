@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
                 f"`{name}` cannot name an entry" if name else "the name is empty",
                 help="letters, digits, `_` and `-`, in parts joined by dots",
             )
-        if part in MODULE_NAMES or part.startswith("__") or keyword.iskeyword(part):
+        if part in MODULE_NAMES or part.startswith("_") or keyword.iskeyword(part):
             owner = "a word of Python" if keyword.iskeyword(part) else "taken by torch's modules"
             raise Reject("reserved-name", f"`{part}` is {owner}", help=f"`{part}_` is free")
         if part == "input":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from cnnspec.diagnostics import error
 from cnnspec.frontend.document import Assertion, Block, OutputDecl
@@ -13,7 +13,7 @@ from cnnspec.frontend.references import References
 from cnnspec.frontend.values import Fault, Poisoned
 from cnnspec.ir import NetworkOutput
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "split_assertions"]
 
 
 class Outcomes:
@@ -40,6 +40,9 @@ class Outcomes:
                 self.problems.add(
                     error("duplicate-name", f"there are two outputs `{name}`", declared.name.span)
                 )
+            elif value is not None and not self.evaluator.tensor(value).batched:
+                message = f"output `{name}` is a `Parameter`, which has no batch"
+                self.problems.add(error("parameter-output", message, declared.reference[0].span))
             elif value is not None:
                 found.append(NetworkOutput(name, value, declared.training, declared.weight))
         if found and all(output.training for output in found):
@@ -68,8 +71,9 @@ class Outcomes:
             except Poisoned:
                 yield output, None
 
-    def verify(self, assertions: Sequence[Assertion], place: Place) -> None:
-        """Report the assertions that do not hold."""
+    def verify(self, assertions: Sequence[Assertion], place: Place) -> bool:
+        """Report the assertions that do not hold; whether all did."""
+        fine = True
         for assertion in assertions:
             try:
                 if self.evaluator.expression(assertion.that, place.env):
@@ -81,5 +85,18 @@ class Outcomes:
                 raise Fault(error("assertion-failed", message, piece.span))
             except Fault as fault:
                 self.problems.add(fault.diagnostic.noted(*place.origin()))
+                fine = False
             except Poisoned:
                 continue
+        return fine
+
+
+def split_assertions(
+    assertions: Sequence[Assertion], names: Collection[str]
+) -> tuple[list[Assertion], list[Assertion]]:
+    """Those that only use `names`, known before anything is built, and the others.
+
+    The first are verified first, so that they explain what would otherwise fail in their place.
+    """
+    early = [a for a in assertions if a.that[1].names <= set(names)]
+    return early, [a for a in assertions if a not in early]

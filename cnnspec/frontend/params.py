@@ -61,7 +61,8 @@ class ParamParser:
         if isinstance(node, tree.Mapping):
             fine = self.entries.operation_value(node, scope)
             return Param(name, "op", literal=node, broken=not fine)
-        if node.quoted or node.block:
+        typed = _TYPED.fullmatch(node.text)
+        if (node.quoted or node.block) and (typed is None or typed[2] is None):
             return Param(name, "str", literal=node)
         value = self.reader.literal(node)
         if isinstance(value, bool):
@@ -70,8 +71,7 @@ class ParamParser:
             return Param(name, "int", literal=node)
         if isinstance(value, float):
             return Param(name, "float", literal=node)
-        typed = _TYPED.fullmatch(node.text) if value is not None else None
-        if typed is None:
+        if typed is None or value is None:
             self._untyped(name, node)
             return Param(name, "int", broken=True)
         if typed[2] is None:

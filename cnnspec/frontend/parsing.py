@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from cnnspec.diagnostics import did_you_mean, error, warning
+from cnnspec.diagnostics import did_you_mean, error, listed, warning
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import (
     Block,
@@ -312,8 +312,16 @@ class _FileParser:
             key.text: f"a block only sees its own params: give it a param `{key.text}`"
             for key, _ in (params.items if isinstance(params, tree.Mapping) else ())
         }
+        inputs = self.root.get("inputs") if self.root else None
+        for _, sizes in inputs.items if isinstance(inputs, tree.Mapping) else ():
+            for size in sizes.items if isinstance(sizes, tree.Sequence) else ():
+                symbol = (
+                    size.text.partition("=")[0].strip() if isinstance(size, tree.Scalar) else ""
+                )
+                help = f"a block does not see `{symbol}`: use the sizes of its input"
+                hints.setdefault(symbol, help)
         if block.inputs:
-            names = ", ".join(f"`{name.text}`" for name in block.inputs)
+            names = listed(name.text for name in block.inputs)
             hints["input"] = f"the inputs of `{block.name}` are {names}"
         return hints
 

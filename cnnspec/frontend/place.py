@@ -37,6 +37,12 @@ class Place:
         """This place in one turn of a loop."""
         return replace(self, env=self.env.turn(bindings))
 
+    def cycle(self, block: str) -> str:
+        """The calls from the innermost one of `block` to the next, as `a -> b -> a`."""
+        steps = [step.block for step in self.frame.chain()] if self.frame else []
+        inside = steps[: steps.index(block) + 1] if block in steps else []
+        return " -> ".join(reversed([block, *inside]))
+
     def origin(self) -> Iterator[Note]:
         """The loop values and the calls of blocks around the entry, innermost first."""
         own = shown_loops(self.env.loops)

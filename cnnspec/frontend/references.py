@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cnnspec.diagnostics import Note, did_you_mean, error, listed, quantity
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Entry
 from cnnspec.frontend.names import Result
 from cnnspec.frontend.place import Place
 from cnnspec.frontend.values import Evaluator, Fault, Poisoned
+from cnnspec.op import Op
 from cnnspec.source import Span
+from cnnspec.tensor import Tensor
 
 __all__ = ["Input", "References"]
 
@@ -150,3 +154,34 @@ class References:
                     )
                 )
         return {name: self.read(given[name], place) for name in names}
+
+    def check(
+        self,
+        entry: Entry,
+        op: Op,
+        inputs: Sequence[Input],
+        tensors: Sequence[Tensor],
+        own: int,
+    ) -> None:
+        """Refuse a number of inputs, or a bare `Parameter`, that the op does not take."""
+        least, most = op.arity
+        if own < least or (most is not None and own > most):
+            raise Fault(
+                error(
+                    "input-count",
+                    f"`{op.name}` takes {op.arity.describe()}, here it has {own}",
+                    entry.source.span if entry.source else entry.key.span,
+                )
+            )
+        if op.takes_unbatched:
+            return
+        for tensor, (_, span) in zip(tensors, inputs, strict=True):
+            if not tensor.batched:
+                raise Fault(
+                    error(
+                        "parameter-input",
+                        f"`{op.name}` cannot read a `Parameter`, which has no batch",
+                        span or entry.key.span,
+                        help="join it with a tensor first",
+                    )
+                )

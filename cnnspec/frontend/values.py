@@ -85,7 +85,7 @@ class TensorValue:
         if inner is not None and inner.single and (value := inner.values[0][1]) is not None:
             return TensorValue(f"{self.name}.{name}", self.find(value), inner, self.find)
         if role is not None:
-            raise Reject("unknown-field", f"`{self.name}` is {self.tensor} and has no {role}")
+            raise Reject("unknown-field", f"`{self.name}` is {self.tensor} and has no {name}")
         raise Reject(
             "unknown-field",
             f"a tensor has no `{name}`",
@@ -378,9 +378,11 @@ class Evaluator:
                     help=did_you_mean(value, (*registry(), *document.blocks)),
                 )
             )
-        raise Fault(
-            error("not-an-operation", f"{describe(value)} stands where an operation must", at.span)
-        )
+        message = f"{describe(value)} stands where an operation must"
+        name = at.text.strip()
+        hides = name in env.variables and name in env.document.blocks
+        help = f"the variable `{name}` hides the block of that name: rename one" if hides else ""
+        raise Fault(error("not-an-operation", message, at.span, help=help))
 
 
 class Poisoned(Exception):

@@ -49,7 +49,8 @@ class _AdaptiveAvgPool(Stateless, abstract=True):
     def torch(self, at: Site) -> TorchCode:
         """`nn.AdaptiveAvgPool*d`."""
         size = self.output_size
-        return module(f"nn.{self.name}", size[0] if len(set(size)) == 1 else size)
+        same = len(set(size)) == 1 and size[0] is not None
+        return module(f"nn.{self.name}", size[0] if same else size)
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """GlobalAveragePool, or AveragePool along axes that divide and matrices along others.

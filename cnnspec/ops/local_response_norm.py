@@ -16,7 +16,7 @@ class LocalResponseNorm(Pointwise, Stateless):
 
     `y = x / (k + alpha*mean)**beta`, the mean over `size` channels, `size // 2` of them before,
     missing ones as zeros. Krizhevsky, Sutskever and Hinton (2012, section 3.3) have the sum in
-    place of the mean; `PaperLRN` is theirs.
+    place of the mean: `alpha` times `size` here is their alpha.
     """
 
     size: int = arg(Int(1))

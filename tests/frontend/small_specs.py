@@ -10,8 +10,20 @@ import cnnspec
 from cnnspec import SpecError
 from cnnspec.ir import Graph
 from cnnspec.op import Op
+from cnnspec.weights import Buffer, Weight
 
-__all__ = ["built", "faults", "graph", "keys", "op", "outputs", "readers", "spec"]
+__all__ = [
+    "built",
+    "faults",
+    "graph",
+    "keys",
+    "op",
+    "outputs",
+    "readers",
+    "said",
+    "shape",
+    "spec",
+]
 
 HEAD = "cnnspec: 1\nname: net\n"
 INPUTS = "inputs: {x: [3, 8, 8]}\n"
@@ -47,7 +59,7 @@ def keys(net: Graph | str) -> dict[str, tuple[int, ...]]:
     for node in net.nodes:
         if node.share is None:
             at = net.site(node)
-            stored = {**node.op.weights(at), **node.op.buffers(at)}
+            stored: dict[str, Weight | Buffer] = {**node.op.weights(at), **node.op.buffers(at)}
             for name, tensor in stored.items():
                 found[f"{node.path}.{name}" if name else node.path] = tensor.shape
     return found

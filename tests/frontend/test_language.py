@@ -305,7 +305,6 @@ def test_the_field_of_a_row_is_an_operation() -> None:
     assert list(built(text).values()) == ["Conv2d", "ReLU", "Conv2d", "LeakyReLU", "Conv2d"]
 
 
-@pytest.mark.xfail(strict=True, reason="a cell with arguments is taken for a row")
 def test_a_cell_of_a_table_binds_arguments() -> None:
     text = """
         params: {rows: [{act: {LeakyReLU: {negative_slope: 0.1}}}]}
@@ -570,7 +569,6 @@ def test_a_word_alone_is_no_param() -> None:
     assert "`act: op = ReLU`" in said(text)
 
 
-@pytest.mark.xfail(strict=True, reason="the quotes become part of the text")
 def test_the_default_of_a_text_may_be_quoted() -> None:
     text = """
         params: {plain: str = wide, quoted: str = 'wide'}

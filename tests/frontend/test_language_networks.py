@@ -82,7 +82,6 @@ def test_a_call_passes_all_of_them() -> None:
     assert [code for code, _ in faults(TWO_INPUTS.replace("FROM", "{a: x}"))] == ["input-count"]
 
 
-@pytest.mark.xfail(strict=True, reason="defaults see `input` alone")
 def test_defaults_see_the_inputs() -> None:
     text = TWO_INPUTS.replace("FROM", "[x, y]").replace("int = 2", "int = 2*b.channels")
     assert shape(text) == (2 * 3 + 1, 8, 8)
@@ -256,7 +255,7 @@ def test_assert_states_what_must_hold() -> None:
     assert "H is 6, no multiple of 4" in said(text.replace("H = 8", "H = 6"))
 
 
-# -------------------------------------------------------------------------------- imports, variants
+# -------------------------------------------------------------------------- variants, other files
 
 BLOCKS = """\
 cnnspec: 1
@@ -301,7 +300,6 @@ def test_imports_have_a_name_of_their_own(tmp_path: Path) -> None:
     assert keys(net)["0.0.0.weight"] == (5, 3, 1, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="an operation slot does not know blocks of imports")
 @pytest.mark.parametrize("value", ["op = lib.conv", "{lib.conv: {out: 5}}"])
 def test_an_imported_block_is_an_operation_too(value: str, tmp_path: Path) -> None:
     text = IMPORTING.replace("lib.conv: {out: 5}", "unit")

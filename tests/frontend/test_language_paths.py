@@ -398,6 +398,8 @@ def test_a_loop_is_its_entry_written_out() -> None:
             when: i > 0
         """
     assert [readers(text, f"c{i}") for i in range(3)] == [("x",), ("c0",), ("c1",)]
+    level = text.replace("name: c{i}", "name: c").replace("from: c{i}", "from: c.{i}")
+    assert [readers(level, f"c.{i}") for i in range(3)] == [("x",), ("c.0",), ("c.1",)]
     assert readers(text, "d1") == ("c1",)
     assert "d0" not in built(text)
 
@@ -560,7 +562,6 @@ def test_what_is_inside_a_sequential_stands_for_its_input_too() -> None:
     assert readers(text, "sum") == ("t", "t")
 
 
-@pytest.mark.xfail(strict=True, reason="names inside are not known where the group is inline")
 def test_what_is_inside_an_inline_group_does_as_well() -> None:
     text = """
         layers:
