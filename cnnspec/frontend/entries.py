@@ -309,6 +309,11 @@ class EntryParser:
     def _slot(
         self, key: tree.Scalar, body: tree.Node | None, node: tree.Node, scope: StaticScope
     ) -> Entry:
+        bare = key.text.removeprefix("torch.").removeprefix("nn.")
+        if bare != key.text and bare in registry():
+            message = f"there is no operation `{key.text}`"
+            self.reader.error("unknown-operation", message, key, help=f"write `{bare}`")
+            return _broken(key, node)
         found = self.reader.expression(Piece(key), scope, self._operation_names())
         if found is not None:
             self.called.update(found[1].names & self.document.blocks.keys())
@@ -365,10 +370,14 @@ class EntryParser:
         partial: bool = False,
     ) -> bool:
         """Check an op's arguments as far as the text tells; `partial` ones may be completed."""
-        mapping = self.reader.mapping(body, f"the arguments of `{op.name}`") if body else None
+        slots = slots_of(op)
+        first = next((name for name, f in slots.items() if f.default is MISSING), None)
+        written = body.text if isinstance(body, tree.Scalar) else "..."
+        help = f"write `{op.name}: {{{first}: {written}}}`" if first else ""
+        what = f"the arguments of `{op.name}`"
+        mapping = self.reader.mapping(body, what, help) if body is not None else None
         if body is not None and mapping is None:
             return False
-        slots = slots_of(op)
         fine = True
         given: set[str] = set()
         for name, value in mapping.items if mapping else ():

@@ -157,14 +157,14 @@ class Reader:
         self.error("wrong-kind", f"{what} must be text, not {found}", node, help=help)
         return None
 
-    def mapping(self, node: tree.Node, what: str) -> tree.Mapping | None:
+    def mapping(self, node: tree.Node, what: str, help: str = "") -> tree.Mapping | None:
         """A node that has to be a mapping; nothing at all is an empty one."""
         if isinstance(node, tree.Mapping):
             return node
         if isinstance(node, tree.Scalar) and node.absent:
             return tree.Mapping((), node.span)
         found = "a list" if isinstance(node, tree.Sequence) else "text"
-        self.error("wrong-kind", f"{what} must be a mapping, not {found}", node)
+        self.error("wrong-kind", f"{what} must be a mapping, not {found}", node, help=help)
         return None
 
     def sequence(self, node: tree.Node, what: str, help: str = "") -> tree.Sequence | None:

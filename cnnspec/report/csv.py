@@ -58,7 +58,7 @@ def _row(layer: Layer) -> tuple[object, ...]:
         *(getattr(layer, count) for count in _COUNTS),
         _joined(field.size for field in fields),
         _joined(field.stride for field in fields),
-        "x".join("yes" if field.is_global else "no" for field in fields),
+        "yes" if any(field.is_global for field in fields) else "no",
         layer.line,
         "yes" if layer.training_only else "no",
     )

@@ -104,8 +104,11 @@ def _reference(
             and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
             for tensor in stored
         ):
-            return weights
-        return copy.deepcopy(weights).float().cpu()
+            module = weights
+        else:
+            module = copy.deepcopy(weights).float().cpu()
+        _fits(to_torch(graph, seed=seed).state_dict(), module.state_dict())
+        return module
     module = to_torch(graph, seed=seed)
     if weights is not None:
         state = {key: torch.as_tensor(value) for key, value in weights.items()}

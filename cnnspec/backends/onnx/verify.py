@@ -228,6 +228,8 @@ def _tensors(result: object) -> list[torch.Tensor]:
             return _tensors(tuple(result.values()))
         case tuple() | list():
             return [tensor for part in result for tensor in _tensors(part)]
+        case None:
+            return []  # attention gives no weights where none are asked for
         case _:
             raise TypeError(f"a network returned {type(result).__name__}")
 
