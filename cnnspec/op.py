@@ -225,7 +225,16 @@ class Op(ABC):
         # Only its fields are asked of dataclass. The methods it would compile for each class anew,
         # which was a third of the time of a start, stand below once for all.
         dataclass(init=False, eq=False, repr=False)(cls)
-        cls._fields = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # made one above
+        found = fields(cls)  # type: ignore[arg-type]  # made a dataclass above
+        cls._fields = {f.name: f for f in sorted(found, key=cls._rank)}
+
+    @classmethod
+    def _rank(cls, argument: Field[Any]) -> tuple[bool, int]:
+        """Required arguments come first, what a class adds to its family before the family's."""
+        if argument.default is not MISSING:
+            return True, 0
+        owners = (argument.name in vars(c).get("__annotations__", ()) for c in cls.__mro__)
+        return False, list(owners).index(True)
 
     def __init__(self, **arguments: Any) -> None:
         """Every argument in its final form: `cnnspec.ops.bind` makes ops."""
