@@ -44,7 +44,8 @@ conventions:
   params  learned tensors, shared ones once; buffers are counted apart, as
           torch does
   field   size/stride of the receptive field in input pixels; a range where the
-          size depends on the position, `global` where all is seen
+          size depends on the position, `global` where all is seen, `~` where
+          the branches of a join are not centred on one another
   memory  float32, batch 1; MiB is 2^20 bytes
   connections
           the sum over output elements of fan-in, biases not counted

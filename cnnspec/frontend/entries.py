@@ -218,6 +218,10 @@ class EntryParser:
         if "init" not in controls:
             return ()
         key, node = controls["init"]
+        if "share" in controls:
+            message = "shared weights start as their owner says: `init` stands there"
+            self.reader.error("control-not-here", message, key)
+            return ()
         if entry.kind in ("op", "slot", "join"):
             return read_init(self.reader, node)
         self.reader.error("control-not-here", "`init` belongs to a single operation", key)

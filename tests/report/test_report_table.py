@@ -156,7 +156,9 @@ def table(graph: Graph) -> str:
 
 def test_arguments_are_those_that_differ_from_defaults() -> None:
     text = render_table(analyze(resnet50()), width=160, columns=["args"])
-    assert re.search(r"conv1 Conv2d +out_channels=64 kernel_size=7 stride=2 padding=3 bias=false", text)
+    assert re.search(
+        r"conv1 Conv2d +out_channels=64 kernel_size=7 stride=2 padding=3 bias=false", text
+    )
     assert "width=64 stride=1" in text
 
 

@@ -293,6 +293,8 @@ def _first_divergent(
     wider.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra)
     runtime = session(wider.SerializeToString(), optimise=_LEVELS[optimised])
     wanted = [name for _, name in watched]
+    if not wanted:
+        return None  # asked for nothing, the runtime would give every output
     found = dict(zip(wanted, runtime.run(wanted, dict(feeds)), strict=True))
     results = _observed(module, graph, feeds)
     for path, name in watched:
