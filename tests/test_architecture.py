@@ -361,6 +361,6 @@ def test_the_bases_are_no_operations() -> None:
 
 def test_reserved_names_are_those_of_torch_modules() -> None:
     torch = pytest.importorskip("torch")
-    public = {name for name in dir(torch.nn.Module()) if not name.startswith("_")}
-    public |= {name for name in dir(torch.nn.Module) if not name.startswith("_")}
-    assert public == MODULE_NAMES
+    names = {name for name in dir(torch.nn.Module()) if not name.startswith("__")}
+    names |= {name for name in dir(torch.nn.Module) if not name.startswith("__")}
+    assert names == MODULE_NAMES
