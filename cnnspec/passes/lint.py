@@ -89,7 +89,7 @@ def _does_not_fit(kind: Kind) -> Diagnostic | None:
         return None
     x = kind.at.x
     facts = [
-        f"the stride does not fit: along {x.roles[axis]} of {x.shape[axis]} "
+        f"the stride does not fit: along {x.roles[axis]} of {x.shape[axis]}, "
         f"{quantity(remainder, 'position')} of the padded input {_are(remainder)} left over"
         for axis, remainder in left
     ]

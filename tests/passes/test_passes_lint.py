@@ -42,7 +42,7 @@ def test_padding_that_goes_unread_is_no_finding_unless_strict() -> None:
     (found,) = findings(net, strict=True)
     assert (found.severity, found.code) == ("error", "does-not-fit")
     assert found.message == (
-        "the stride does not fit: along height of 224 1 position of the padded input is left over"
+        "the stride does not fit: along height of 224, 1 position of the padded input is left over"
     )
 
 
