@@ -43,7 +43,7 @@ _POISON = Result((("", None),))
 
 
 class Expander:
-    """Expands one network. `inputs` are its tensors by name, in order."""
+    """Expands one network, once. What is wrong goes to `problems`."""
 
     def __init__(self, document: Document, problems: Problems) -> None:
         self.document = document
