@@ -102,9 +102,9 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "table":
         _show_table(report, options)
     elif options.format == "json":
-        from json import dumps
+        from cnnspec.report.json import to_json
 
-        write_result(dumps(report.to_dict(), indent=1), options.output)
+        write_result(to_json(report), options.output)
     else:
         write_result((to_csv if options.format == "csv" else to_markdown)(report), options.output)
         Terminal(sys.stderr).diagnostics(report.warnings)

@@ -348,6 +348,10 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document that `cnnspec analyze --format json` prints."""
+        return {**self.document(), "layers": [layer.to_dict() for layer in self.layers]}
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document with `layers` as they are, not yet as dicts."""
         peak = self.peak
         return {
             "format": 1,
@@ -356,7 +360,7 @@ class Report:
             "outputs": _shapes_document(self.outputs),
             "training_outputs": _shapes_document(self.training_outputs),
             "totals": self.totals.to_dict(),
-            "layers": [layer.to_dict() for layer in self.layers],
+            "layers": self.layers,
             "peak": {
                 "layer": None if peak.node is None else self.graph.nodes[peak.node].path,
                 "tensors": dict(self.peak_tensors),

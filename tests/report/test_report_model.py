@@ -11,6 +11,7 @@ import pytest
 from cnnspec.diagnostics import SpecError, warning
 from cnnspec.ir import Graph
 from cnnspec.report import Report, analyze
+from cnnspec.report.json import to_json
 from tests.graphs import Dense, Net, Plus, Turn
 from tests.report.golden import check
 from tests.report.networks import lenet, resnet50, two_heads, unfit, vgg16
@@ -211,3 +212,11 @@ def test_a_whole_report_takes_milliseconds() -> None:
         return report
 
     assert best_of(whole, 10) < 0.05  # 4 ms where this was written; the rest is for slow machines
+
+
+def test_json_text_is_the_document_a_layer_a_line() -> None:
+    report = analyze(resnet50())
+    text = to_json(report)
+    assert json.loads(text) == json.loads(json.dumps(report.to_dict()))
+    rows = [line for line in text.splitlines() if line.startswith('  {"path"')]
+    assert len(rows) == len(report.layers)
