@@ -28,6 +28,7 @@ __all__ = [
     "Arg",
     "Call",
     "Const",
+    "Cut",
     "Dim",
     "Each",
     "Helper",
@@ -41,7 +42,6 @@ __all__ = [
     "Own",
     "Rest",
     "Shape",
-    "Span",
     "Tmp",
     "TorchCode",
     "TorchExpression",
@@ -113,7 +113,7 @@ class Infix:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Cut:
     """`start:stop:step` inside an `Index`; None leaves a side out."""
 
     start: int | None = None
@@ -126,7 +126,7 @@ class Index:
     """`value[a, b, ...]`."""
 
     value: Arg
-    items: tuple[int | Span | None, ...]
+    items: tuple[int | Cut | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def infix(operator: str, *operands: Arg) -> Infix:
     return Infix(operator, operands)
 
 
-def index(value: Arg, *items: int | Span | None) -> Index:
+def index(value: Arg, *items: int | Cut | None) -> Index:
     """An `Index`, written as the subscript it stands for."""
     return Index(value, items)
 

@@ -1,16 +1,25 @@
-"""Means and the statistics of norms as ONNX nodes, in the form each opset wants; their cost.
+"""What norms share: means and statistics as ONNX nodes in each opset's form, cost, weights.
 
 Only what several op files need may be here; no op.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cnnspec.lower import Node, OnnxValue, Out, Tmp, const, node
 from cnnspec.op import Ops
+from cnnspec.weights import Weight, constant
 
-__all__ = ["mean_nodes", "norm_cost", "standardise_nodes"]
+__all__ = ["mean_nodes", "norm_cost", "scale_and_shift", "standardise_nodes"]
+
+
+def scale_and_shift(shape: tuple[int, ...]) -> Mapping[str, Weight]:
+    """`weight` of ones and `bias` of zeros, which leave the result of a norm as it is."""
+    return {
+        "weight": Weight(shape, constant(1.0), decay=False),
+        "bias": Weight(shape, constant(0.0), decay=False),
+    }
 
 
 def mean_nodes(

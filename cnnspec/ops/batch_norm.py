@@ -8,11 +8,11 @@ from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, module, node
 from cnnspec.op import ChannelAffine, Example, Look, Op, Ops, Site, arg
-from cnnspec.ops._reduce import norm_cost, standardise_nodes
+from cnnspec.ops._reduce import norm_cost, scale_and_shift, standardise_nodes
 from cnnspec.ops._windows import unlike_default
 from cnnspec.slots import Bool, Float, Nullable
 from cnnspec.tensor import Tensor
-from cnnspec.weights import Buffer, Weight, constant
+from cnnspec.weights import Buffer, Weight
 
 
 class _BatchNorm(Op, abstract=True):
@@ -43,14 +43,8 @@ class _BatchNorm(Op, abstract=True):
         return ((0, POINTWISE), *((axis, view) for axis in range(1, at.x.rank)))
 
     def weights(self, at: Site) -> Mapping[str, Weight]:
-        """`weight` (channels) of ones and `bias` (channels) of zeros, if affine."""
-        channels = (at.x.shape[0],)
-        if not self.affine:
-            return {}
-        return {
-            "weight": Weight(channels, constant(1.0), decay=False),
-            "bias": Weight(channels, constant(0.0), decay=False),
-        }
+        """`weight` and `bias` (channels), if affine."""
+        return scale_and_shift(at.x.shape[:1]) if self.affine else {}
 
     def buffers(self, at: Site) -> Mapping[str, Buffer]:
         """Running mean and variance (channels), and how many batches made them."""

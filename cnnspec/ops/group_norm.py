@@ -8,11 +8,11 @@ from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, Out, Own, Rest, Tmp, TorchCode, const, module, node, shape
 from cnnspec.op import Connections, Example, Look, Op, Ops, Site, arg
-from cnnspec.ops._reduce import norm_cost
+from cnnspec.ops._reduce import norm_cost, scale_and_shift
 from cnnspec.ops._windows import require_groups, unlike_default
 from cnnspec.slots import Bool, Float, Int
 from cnnspec.tensor import Tensor
-from cnnspec.weights import Buffer, Weight, constant
+from cnnspec.weights import Buffer, Weight
 
 
 class GroupNorm(Op):
@@ -51,14 +51,8 @@ class GroupNorm(Op):
         return tuple((axis, AlsoEverything(POINTWISE)) for axis in range(at.x.rank))
 
     def weights(self, at: Site) -> Mapping[str, Weight]:
-        """`weight` (channels) of ones and `bias` (channels) of zeros, if affine."""
-        channels = (at.x.shape[0],)
-        if not self.affine:
-            return {}
-        return {
-            "weight": Weight(channels, constant(1.0), decay=False),
-            "bias": Weight(channels, constant(0.0), decay=False),
-        }
+        """`weight` and `bias` (channels), if affine."""
+        return scale_and_shift(at.x.shape[:1]) if self.affine else {}
 
     def buffers(self, at: Site) -> Mapping[str, Buffer]:
         """Nothing is stored."""

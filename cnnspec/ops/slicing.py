@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, Window
-from cnnspec.lower import In, Node, Span, TorchCode, const, index, node
+from cnnspec.lower import Cut, In, Node, TorchCode, const, index, node
 from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
 from cnnspec.ops._dim import position
 from cnnspec.slots import Int, Nullable
@@ -69,8 +69,8 @@ class Slice(Stateless):
 
     def torch(self, at: Site) -> TorchCode:
         """A subscript."""
-        own = Span(self.start or None, self.stop, self.step if self.step > 1 else None)
-        before = (Span(),) * (position(self.dim, at.x) + 1)
+        own = Cut(self.start or None, self.stop, self.step if self.step > 1 else None)
+        before = (Cut(),) * (position(self.dim, at.x) + 1)
         return index(In(0), *before, own)
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:

@@ -6,6 +6,7 @@ added, never renamed. Layout for people is in `table`, `csv`, `markdown`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,28 +85,12 @@ class Layer:
         """As the JSON report shows it."""
         field = self.receptive_field
         return {
-            "path": self.path,
-            "op": self.op,
+            **_by_name(self),
             "inputs": list(self.inputs),
             "output_shape": list(self.output_shape),
             "output_shapes": [list(shape) for shape in self.output_shapes],
-            "params": self.params,
-            "trainable_params": self.trainable_params,
-            "weights": self.weights,
-            "biases": self.biases,
-            "buffers": self.buffers,
-            "macs": self.macs,
-            "flops": self.flops,
-            "ops": _ops_document(self.ops),
-            "connections": self.connections,
-            "connections_with_bias": self.connections_with_bias,
-            "units": self.units,
-            "activations": self.activations,
-            "macts": self.macts,
+            "ops": _by_name(self.ops),
             "receptive_field": None if field is None else [axis.to_dict() for axis in field],
-            "line": self.line,
-            "training_only": self.training_only,
-            "dead": self.dead,
         }
 
 
@@ -143,24 +128,9 @@ class Figures:
     def to_dict(self) -> dict[str, Any]:
         """As the JSON report shows it."""
         return {
-            "params": self.params,
-            "trainable_params": self.trainable_params,
+            **_by_name(self),
+            "ops": _by_name(self.ops),
             "frozen_params": self.frozen_params,
-            "weights": self.weights,
-            "biases": self.biases,
-            "buffers": self.buffers,
-            "macs": self.macs,
-            "flops": self.flops,
-            "ops": _ops_document(self.ops),
-            "connections": self.connections,
-            "connections_with_bias": self.connections_with_bias,
-            "units": self.units,
-            "activations": self.activations,
-            "macts": self.macts,
-            "peak_activation_bytes": self.peak_activation_bytes,
-            "weight_bytes": self.weight_bytes,
-            "buffer_bytes": self.buffer_bytes,
-            "layers": self.layers,
         }
 
 
@@ -538,12 +508,6 @@ def _shapes_document(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[in
     return {name: list(shape) for name, shape in shapes.items()}
 
 
-def _ops_document(ops: Ops) -> dict[str, int]:
-    return {
-        "mac": ops.mac,
-        "add": ops.add,
-        "mul": ops.mul,
-        "cmp": ops.cmp,
-        "div": ops.div,
-        "exp": ops.exp,
-    }
+def _by_name(record: Layer | Figures | Ops) -> dict[str, Any]:
+    """The fields of a record by name, in the order they are declared."""
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

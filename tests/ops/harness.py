@@ -24,6 +24,7 @@ from cnnspec.ir import Graph, NetworkOutput, Node, Scope
 from cnnspec.lower import (
     Arg,
     Call,
+    Cut,
     Dim,
     Each,
     Helper,
@@ -33,7 +34,6 @@ from cnnspec.lower import (
     Module,
     Own,
     Rest,
-    Span,
     TorchCode,
 )
 from cnnspec.lower import Node as OnnxNode
@@ -381,7 +381,7 @@ def _evaluate(code: Arg, given: Sequence[torch.Tensor], own: Callable[[str], Any
             return reduce(OPERATORS[symbol], map(value, operands))
         case Index(whole, items):
             keys = tuple(
-                slice(item.start, item.stop, item.step) if isinstance(item, Span) else item
+                slice(item.start, item.stop, item.step) if isinstance(item, Cut) else item
                 for item in items
             )
             return value(whole)[keys if len(keys) > 1 else keys[0]]

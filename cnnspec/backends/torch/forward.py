@@ -22,6 +22,7 @@ from cnnspec.ir import Graph, Scope
 from cnnspec.lower import (
     Arg,
     Call,
+    Cut,
     Dim,
     Each,
     Helper,
@@ -31,7 +32,6 @@ from cnnspec.lower import (
     Module,
     Own,
     Rest,
-    Span,
     TorchCode,
 )
 
@@ -360,8 +360,8 @@ def _primary(doc: Doc) -> Doc:
     return f"({doc})" if doc[0] in "-0123456789" else doc
 
 
-def _subscript(item: int | Span | None) -> str:
-    if isinstance(item, Span):
+def _subscript(item: int | Cut | None) -> str:
+    if isinstance(item, Cut):
         start, stop, step = (
             "" if v is None else str(v) for v in (item.start, item.stop, item.step)
         )
