@@ -6,6 +6,7 @@ text. Text from a spec is always plain: markup and control characters in it neve
 
 from __future__ import annotations
 
+from cnnspec.report.columns import COLUMNS
 from cnnspec.report.csv import to_csv
 from cnnspec.report.markdown import to_markdown
 from cnnspec.report.model import Report, analyze
@@ -14,11 +15,13 @@ from cnnspec.report.render import (
     render_annotations,
     render_diagnostics,
 )
-from cnnspec.report.table import COLUMNS, render_table
+from cnnspec.report.section import Section
+from cnnspec.report.table import render_table
 
 __all__ = [
     "COLUMNS",
     "Report",
+    "Section",
     "analyze",
     "diagnostics_document",
     "render_annotations",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import StringIO
 
 from cnnspec.diagnostics import shape_text
 from cnnspec.report.model import Figures, Layer, Report
 from cnnspec.report.numbers import plain_number
+from cnnspec.report.section import Section
 
 __all__ = ["to_csv"]
 
@@ -31,20 +32,27 @@ _TOTAL = "total"
 _TRAINING_TOTAL = "total with training outputs"
 
 
-def to_csv(report: Report, *, totals: bool = True) -> str:
+def to_csv(report: Report, *, totals: bool = True, sections: Sequence[Section] = ()) -> str:
     """A header, one row for each layer, and with `totals` a last row of sums.
+
+    Sections add a column for each figure they have of single layers.
 
     Lines end with a newline alone. A network with training-only layers has a second row of sums,
     which counts them too. Sizes and strides of a field are those of its axes joined by `x`.
     """
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training"))
-    writer.writerows(map(_row, report.layers))
+    added = {key: values for section in sections for key, values in section.per_layer.items()}
+    writer.writerow(
+        ("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training", *added)
+    )
+    for position, layer in enumerate(report.layers):
+        writer.writerow((*_row(layer), *(values[position] for values in added.values())))
     if totals:
-        writer.writerow(_sums(_TOTAL, report.totals))
+        blank = ("",) * len(added)
+        writer.writerow((*_sums(_TOTAL, report.totals), *blank))
         if any(layer.training_only for layer in report.layers):
-            writer.writerow(_sums(_TRAINING_TOTAL, report.totals.training))
+            writer.writerow((*_sums(_TRAINING_TOTAL, report.totals.training), *blank))
     return out.getvalue()
 
 

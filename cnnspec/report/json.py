@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from json import JSONEncoder, dumps
+from typing import Any
 
 from cnnspec.report.model import Report
+from cnnspec.report.section import Section
 
 __all__ = ["to_json"]
 
 
-def to_json(report: Report) -> str:
-    """`Report.to_dict` as text.
+def to_json(report: Report, sections: Sequence[Section] = ()) -> str:
+    """`Report.to_dict` as text, with what sections add.
 
     Layers are encoded one at a time: the dicts of 100,000 of them would take a gigabyte.
     """
@@ -18,9 +21,18 @@ def to_json(report: Report) -> str:
     parts = []
     for key, value in report.document().items():
         if key == "layers":
-            rows = ",\n  ".join([encode(layer.to_dict()) for layer in report.layers])
+            rows = ",\n  ".join(map(encode, _layers(report, sections)))
             text = f"[\n  {rows}\n ]"
         else:
             text = dumps(value, indent=1).replace("\n", "\n ")
         parts.append(f' "{key}": {text}')
+    for section in sections:
+        text = dumps(section.to_dict(), indent=1).replace("\n", "\n ")
+        parts.append(f' "{section.key}": {text}')
     return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _layers(report: Report, sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
+    added = [column for section in sections for column in section.per_layer.items()]
+    for position, layer in enumerate(report.layers):
+        yield {**layer.to_dict(), **{key: values[position] for key, values in added}}

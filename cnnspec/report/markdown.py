@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cnnspec.diagnostics import shape_text
 from cnnspec.report.fields import field_text
 from cnnspec.report.model import Figures, Report
 from cnnspec.report.numbers import binary_size, exact, short
-from cnnspec.report.styled import visible
+from cnnspec.report.section import Section
+from cnnspec.report.styled import as_plain, visible
 
 __all__ = ["to_markdown"]
 
 _HEADER = ("layer", "operation", "output", "params", "MACs", "field/stride")
+_WIDTH = 100
 
 
-def to_markdown(report: Report) -> str:
-    """A title, the layers with their totals, and the figures of the whole network."""
+def to_markdown(report: Report, sections: Sequence[Section] = ()) -> str:
+    """A title, the layers with their totals, the figures of the whole network, sections."""
     totals = report.totals
     shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in report.inputs.items())
     rows: list[tuple[str, ...]] = [
@@ -43,6 +47,8 @@ def to_markdown(report: Report) -> str:
         f"{short(totals.macs)} MACs, {short(totals.flops)} FLOPs, "
         f"peak activations {binary_size(totals.peak_activation_bytes)} at batch 1 in float32.",
     ]
+    for section in sections:
+        lines.extend(("", "```text", as_plain(section.lines(_WIDTH)).rstrip(), "```"))
     return "\n".join(lines) + "\n"
 
 
