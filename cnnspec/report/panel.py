@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cnnspec.report.fields import field_text
 from cnnspec.report.model import Report
-from cnnspec.report.numbers import exact, short
+from cnnspec.report.numbers import binary_size, exact, short
 from cnnspec.report.styled import Line, display_width, fit, visible
 
 __all__ = ["Entry", "figure", "panel", "size", "total_entries"]
