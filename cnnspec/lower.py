@@ -157,7 +157,9 @@ class Helper:
     """A submodule of a small class that torch lacks.
 
     `source` is the text of the class `name`, which may use `torch`, `nn`, `F` and `math`; it is
-    printed once a file. It has to give its parameters and buffers the op's own names.
+    printed once a file. It has to give its parameters and buffers the op's own names. `products`
+    says what its forward multiplies for tensors with a batch of 1: each function (`F.conv2d`, `@`)
+    with the multiply-accumulates that torch performs in it. None means that nobody has said.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Helper:
     args: tuple[Arg, ...]
     kwargs: tuple[tuple[str, Arg], ...]
     feeds: tuple[Arg, ...] | None = None
+    products: tuple[tuple[str, int], ...] | None = None
 
 
 TorchExpression: TypeAlias = Call | Infix | Index | Each | In | Own | Dim | Rest
@@ -187,10 +190,16 @@ def module(
 
 
 def helper(
-    name: str, source: str, *args: Arg, feeds: tuple[Arg, ...] | None = None, **kwargs: Arg
+    name: str,
+    source: str,
+    *args: Arg,
+    feeds: tuple[Arg, ...] | None = None,
+    products: dict[str, int] | None = None,
+    **kwargs: Arg,
 ) -> Helper:
     """A `Helper`, written as the constructor call it stands for."""
-    return Helper(name, source, args, tuple(kwargs.items()), feeds)
+    multiplied = None if products is None else tuple(products.items())
+    return Helper(name, source, args, tuple(kwargs.items()), feeds, multiplied)
 
 
 def call(function: str, *args: Arg, **kwargs: Arg) -> Call:

@@ -51,6 +51,7 @@ __all__ = [
     "Op",
     "Ops",
     "Pointwise",
+    "Saved",
     "Site",
     "Stateless",
     "arg",
@@ -127,6 +128,23 @@ class Site(NamedTuple):
     def y(self) -> Tensor:
         """The first output."""
         return self.outputs[0]
+
+
+class Saved(NamedTuple):
+    """What torch keeps of a layer from forward to backward, for a whole batch.
+
+    `inputs` and `outputs` are positions of tensors that are kept whole: several layers may keep the
+    same one. The others are numbers of elements that nothing else keeps: `elements` in the type of
+    the network, `statistics` of norms in float32 at least, `mask` in one byte each, `indices` in
+    eight. Parameters and buffers are none of them.
+    """
+
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    elements: int = 0
+    statistics: int = 0
+    mask: int = 0
+    indices: int = 0
 
 
 Look = tuple[tuple[int | None, View], ...]
@@ -213,8 +231,8 @@ class Op(ABC):
     quantizable: ClassVar[bool] = False
     """True if int8 inference has the op."""
     saves: ClassVar[tuple[str, ...]]
-    """What backward keeps: any of `input`, `output`, `mask` (one byte an element), `indices`
-    (eight bytes an output element)."""
+    """What backward keeps: any of `input`, `output`, `mask` (one byte an output element), `indices`
+    (eight bytes an output element). An op that keeps more or less says so in `saved`."""
     examples: ClassVar[tuple[Example, ...]]
     """At least one worked case."""
     _fields: ClassVar[Mapping[str, Field[Any]]]
@@ -283,6 +301,28 @@ class Op(ABC):
         """Rows of input that no output reads: `(axis of the input, rows, remainder)` where the
         remainder of the division by the stride is not zero."""
         return ()
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """What torch keeps for backward in a batch of `batch` samples: what `saves` says."""
+        elements = sum(tensor.in_batch(batch) for tensor in at.outputs)
+        return Saved(
+            tuple(range(len(at.inputs))) if "input" in self.saves else (),
+            tuple(range(len(at.outputs))) if "output" in self.saves else (),
+            mask=elements if "mask" in self.saves else 0,
+            indices=elements if "indices" in self.saves else 0,
+        )
+
+    def is_view(self, at: Site) -> bool:
+        """Whether torch's outputs lie in the memory of the first input, in training too."""
+        return False
+
+    def macts(self, at: Site) -> int:
+        """Elements that multiply-accumulates make: the outputs of an op that has any."""
+        return sum(tensor.elements for tensor in at.outputs) if self.cost(at).mac else 0
+
+    def padding_macs(self, at: Site) -> int:
+        """How many of the multiply-accumulates meet zeros of the padding, or of no output."""
+        return 0
 
     def arguments(self) -> dict[str, Any]:
         """The arguments in their final form, by name."""

@@ -8,7 +8,7 @@ and locations may not enter: a string reaches a slot only if it is one of the sl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -23,9 +23,12 @@ __all__ = [
     "Float",
     "Int",
     "Ints",
+    "Kernels",
+    "Margins",
     "Nullable",
     "Padding",
     "PerAxis",
+    "Rows",
     "Schema",
     "Shape",
     "Size",
@@ -343,6 +346,118 @@ class Padding(Slot):
     def schema(self, axes: int) -> Schema:
         sides = {**_int_schema(0, "array"), "items": _int_schema(0), "minItems": 2, "maxItems": 2}
         return {**_int_schema(0, "array"), "items": sides, "minItems": 1, "maxItems": axes}
+
+
+@dataclass(frozen=True, slots=True)
+class Margins(Slot):
+    """torch's padding of a padding layer: an int, or two sides per axis, the last axis first.
+
+    Becomes one `(before, after)` pair per axis, the first axis first. `[left, right, top, bottom]`
+    is torch's order, `[[top, bottom], [left, right]]` the one of `Padding`. Negative ones crop.
+    """
+
+    def describe(self) -> str:
+        return "an integer, two per axis in torch's order, or a pair per axis"
+
+    def accept(self, value: object, axes: int) -> tuple[tuple[int, int], ...]:
+        if not isinstance(value, (list, tuple)):
+            return ((_int(self, value, None),) * 2,) * axes
+        if value and all(isinstance(item, (list, tuple)) for item in value):
+            if len(value) != axes:
+                raise Reject(
+                    "argument-count",
+                    f"has {len(value)} pairs, but there {'is' if axes == 1 else 'are'} {axes} "
+                    f"{'axis' if axes == 1 else 'axes'}",
+                )
+            return tuple(map(self._sides, value))
+        if len(value) != 2 * axes:
+            raise Reject(
+                "argument-count",
+                f"has {len(value)} values, where {2 * axes} are needed, two per axis",
+            )
+        flat = [_int(self, item, None) for item in value]
+        return tuple(zip(flat[-2::-2], flat[-1::-2], strict=True))
+
+    def _sides(self, pair: Sequence[object]) -> tuple[int, int]:
+        if len(pair) != 2:
+            raise Reject(
+                "argument-count", f"has {len(pair)} values for one axis, which has two sides"
+            )
+        return _int(self, pair[0], None), _int(self, pair[1], None)
+
+    def schema(self, axes: int) -> Schema:
+        sides = _int_schema(None, "array")
+        pair = {**sides, "items": _int_schema(None), "minItems": 2, "maxItems": 2}
+        return {**sides, "items": pair, "minItems": axes, "maxItems": 2 * axes}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels(Slot):
+    """One fixed kernel as a list of rows, or several of one size; becomes a tuple of kernels."""
+
+    def describe(self) -> str:
+        return "a kernel as a list of rows of numbers, or a list of such kernels of one size"
+
+    def accept(self, value: object, axes: int) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise self.refuse(value)
+        first = value[0]
+        several = isinstance(first, (list, tuple)) and first and isinstance(first[0], (list, tuple))
+        kernels = tuple(map(self._kernel, value if several else (value,)))
+        if len({(len(kernel), len(kernel[0])) for kernel in kernels}) > 1:
+            raise Reject("argument-count", "has kernels of different sizes")
+        return kernels
+
+    def _kernel(self, value: object) -> tuple[tuple[float, ...], ...]:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise self.refuse(value)
+        rows = []
+        for row in value:
+            if not isinstance(row, (list, tuple)) or not row:
+                raise self.refuse(value)
+            rows.append(tuple(self._weight(item) for item in row))
+        if len(set(map(len, rows))) > 1:
+            raise Reject("argument-count", "has rows of different lengths")
+        return tuple(rows)
+
+    def _weight(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.refuse(value)
+        if not isfinite(value):
+            raise Reject(
+                "argument-value", f"must be {self.describe()}, not {describe_value(value)}"
+            )
+        return value
+
+    def schema(self, axes: int) -> Schema:
+        weight: Schema = {"type": ["number", "string"]}
+        rows: Schema = {"type": ["number", "array", "string"], "minItems": 1, "items": weight}
+        kernel: Schema = {"type": ["array", "string"], "minItems": 1, "items": rows}
+        return {"type": ["array", "string"], "minItems": 1, "items": kernel}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Slot):
+    """A table of numbers, as a list of rows of one length."""
+
+    def describe(self) -> str:
+        return "a list of rows of numbers"
+
+    def accept(self, value: object, axes: int) -> tuple[tuple[float, ...], ...]:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise self.refuse(value)
+        rows = []
+        for row in value:
+            if not isinstance(row, (list, tuple)) or not row:
+                raise self.refuse(value)
+            rows.append(tuple(Float().accept(item, axes) for item in row))
+        if len(set(map(len, rows))) > 1:
+            raise Reject("argument-count", "has rows of different lengths")
+        return tuple(rows)
+
+    def schema(self, axes: int) -> Schema:
+        row = {"type": ["array", "string"], "minItems": 1, "items": Float().schema(axes)}
+        return {"type": ["array", "string"], "minItems": 1, "items": row}
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,10 @@ class Tensor:
         """Number of elements of one sample."""
         return prod(self.shape)
 
+    def in_batch(self, batch: int) -> int:
+        """Number of elements of a batch of `batch` samples."""
+        return self.elements * batch if self.batched else self.elements
+
     @property
     def channels(self) -> int | None:
         """Size of the channel axis, or None where there is none."""

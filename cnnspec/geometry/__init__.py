@@ -13,6 +13,7 @@ from cnnspec.geometry.sizes import (
     pool_size,
     remainder,
     same_padding,
+    taps_inside,
     transposed_size,
     unread,
 )
@@ -22,6 +23,7 @@ from cnnspec.geometry.views import (
     AlsoEverything,
     Bicubic,
     Bilinear,
+    Continued,
     Everything,
     Flattened,
     Nearest,
@@ -45,6 +47,7 @@ __all__ = [
     "AxisField",
     "Bicubic",
     "Bilinear",
+    "Continued",
     "Everything",
     "Flattened",
     "Nearest",
@@ -68,6 +71,7 @@ __all__ = [
     "pool_size",
     "remainder",
     "same_padding",
+    "taps_inside",
     "transposed_size",
     "unread",
 ]

@@ -23,6 +23,7 @@ from math import gcd, lcm
 from cnnspec.geometry.views import (
     TABLE_LIMIT,
     AlsoEverything,
+    Continued,
     Everything,
     Flattened,
     PeriodicView,
@@ -199,6 +200,8 @@ def apply(field: AxisField, view: View, n_in: int, n_out: int, via: str) -> Axis
             return _composed(field, view, n_in, n_out)
         case Everything():
             return _everywhere(field, n_in, n_out, via)
+        case Continued():
+            return _continued(field, view, n_in, n_out, via)
         case AlsoEverything():
             local = apply(field, view.local, n_in, n_out, via)
             if local.is_global or local.is_empty or n_in == 1 or _is_constant(field):
@@ -282,16 +285,25 @@ def _composed(field: AxisField, view: PeriodicView | Taps, n_in: int, n_out: int
     return _with_local(field, spans, advance, tabled=tabled)
 
 
+def _continued(field: AxisField, view: Continued, n_in: int, n_out: int, via: str) -> AxisField:
+    if not field.tabled or n_out > TABLE_LIMIT:
+        return apply(field, Window(before=view.before), n_in, n_out, via)
+    sources = map(view.source, range(n_out))
+    return _composed(field, Taps(tuple((source, source) for source in sources)), n_in, n_out)
+
+
 def _everywhere(field: AxisField, n_in: int, n_out: int, via: str) -> AxisField:
-    if field.is_empty or _is_constant(field):
+    single = n_in == 1 and not field.flattened
+    if field.is_empty or (single and (n_out == 1 or not field.spans)):
         return field
-    if n_in == 1 and not field.flattened:
-        return _constant(field) if field.spans and n_out != 1 else field
+    if single or _is_constant(field):
+        return _constant(field)
     return AxisField(field.extent, globally=field.globally or via)
 
 
 def _is_constant(field: AxisField) -> bool:
-    return len(field.spans) == 1 and not (field.advance or field.tabled or field.flattened)
+    """Whether all positions see the same, which is then all that the whole axis sees."""
+    return len(set(field.spans)) == 1 and not (field.advance or field.flattened)
 
 
 def _constant(field: AxisField) -> AxisField:

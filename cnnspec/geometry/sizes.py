@@ -13,6 +13,7 @@ __all__ = [
     "pool_size",
     "remainder",
     "same_padding",
+    "taps_inside",
     "transposed_size",
     "unread",
 ]
@@ -68,6 +69,20 @@ def same_padding(n: int, kernel: int, stride: int, dilation: int) -> tuple[int, 
     outputs = -(-n // stride)
     total = max(0, (outputs - 1) * stride + kernel_extent(kernel, dilation) - n)
     return total // 2, total - total // 2
+
+
+def taps_inside(n: int, outputs: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+    """Pairs of an output and a tap of its kernel that meet one of `n` positions, not the padding.
+
+    Tap `t` of output `o` stands at `stride * o - before + dilation * t`.
+    """
+    pairs = 0
+    for tap in range(kernel):
+        shift = before - dilation * tap
+        first = max(0, -(-shift // stride))
+        last = min(outputs - 1, (n - 1 + shift) // stride)
+        pairs += max(0, last - first + 1)
+    return pairs
 
 
 def remainder(n: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 __all__ = [
     "POINTWISE",
@@ -18,6 +18,7 @@ __all__ = [
     "AlsoEverything",
     "Bicubic",
     "Bilinear",
+    "Continued",
     "Everything",
     "Flattened",
     "Nearest",
@@ -179,6 +180,35 @@ PeriodicView: TypeAlias = Window | Transposed | Nearest | Bilinear | Bicubic
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """Padding with the axis itself: output `o` reads `o - before`, or what stands there.
+
+    The stretch `first..last` of the axis is continued on both sides: mirrored without repeating its
+    ends (`reflect`, at most once), by its ends (`replicate`), or by its other side (`circular`). A
+    negative `before` crops. A periodic map continues into this padding as into one of zeros; a
+    table reads `source`.
+    """
+
+    mode: Literal["reflect", "replicate", "circular"]
+    before: int
+    first: int
+    last: int
+
+    def source(self, output: int) -> int:
+        """The position whose value stands at `output`."""
+        position = output - self.before
+        match self.mode:
+            case "circular":
+                return self.first + (position - self.first) % (self.last - self.first + 1)
+            case "replicate":
+                return min(max(position, self.first), self.last)
+            case "reflect":
+                if position < self.first:
+                    return 2 * self.first - position
+                return position if position <= self.last else 2 * self.last - position
+
+
+@dataclass(frozen=True, slots=True)
 class Taps:
     """Output `o` reads `lo..hi` for `rows[o] = (lo, hi)`, or nothing where the row is None.
 
@@ -213,10 +243,12 @@ class Unknown:
 class AlsoEverything:
     """Reads through `local`, and the whole axis besides: normalisation by statistics over space."""
 
-    local: PeriodicView | Taps | Flattened | Unknown | Everything
+    local: PeriodicView | Continued | Taps | Flattened | Unknown | Everything
 
 
-View: TypeAlias = PeriodicView | Taps | Everything | AlsoEverything | Flattened | Unknown
+View: TypeAlias = (
+    PeriodicView | Continued | Taps | Everything | AlsoEverything | Flattened | Unknown
+)
 
 POINTWISE = Window()
 """Output `o` reads input `o`."""

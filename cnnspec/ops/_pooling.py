@@ -1,4 +1,4 @@
-"""Windows that summarise without weights: what max and average pooling have in common."""
+"""Windows that summarise each channel by itself: what pools and subsampling have in common."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ from collections.abc import Iterator
 
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, Window, kernel_extent, pool_size, remainder, unread
-from cnnspec.op import Look, Site, Stateless, arg
+from cnnspec.op import Look, Op, Site, Stateless, arg
 from cnnspec.ops._windows import kernel_too_large, require_channels_first, short
 from cnnspec.slots import Bool, Nullable, Size
 from cnnspec.tensor import Tensor
 
-__all__ = ["SlidingPool"]
+__all__ = ["Pool", "SlidingPool"]
 
 
-class SlidingPool(Stateless, abstract=True):
-    """Base of pools: the window's arguments and everything that follows from them alone."""
+class Pool(Op, abstract=True):
+    """Base of what slides a window over each channel: the window, and what follows from it."""
 
     kernel_size: tuple[int, ...] = arg(Size(1))
     """Extent of the window along each axis."""
     stride: tuple[int, ...] | None = arg(Nullable(Size(1)), None)
     """Step of the window along each axis; the kernel size if null."""
-    padding: tuple[int, ...] = arg(Size(0), 0)
-    """Positions added at both ends of each axis, at most half of the kernel."""
-    ceil_mode: bool = arg(Bool(), False)
-    """Whether a last window that reaches beyond the padding counts, if it starts before it."""
-
-    quantizable = True
 
     @property
     def _stride(self) -> tuple[int, ...]:
         return self.kernel_size if self.stride is None else self.stride
 
     @property
+    def _padding(self) -> tuple[int, ...]:
+        return (0,) * self.axes
+
+    @property
     def _dilation(self) -> tuple[int, ...]:
         return (1,) * self.axes
+
+    @property
+    def _ceil_mode(self) -> bool:
+        return False
 
     def _along(self, x: Tensor) -> Iterator[tuple[int, int, int, int, int]]:
         """For each spatial axis: size, kernel, stride, dilation, padding."""
         yield from zip(
-            x.shape[1:], self.kernel_size, self._stride, self._dilation, self.padding, strict=True
+            x.shape[1:], self.kernel_size, self._stride, self._dilation, self._padding, strict=True
         )
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -54,7 +56,7 @@ class SlidingPool(Stateless, abstract=True):
                     f"padding of {p} is more than half of the kernel's {k} along {x.roles[axis]}",
                     at="padding",
                 )
-            size = pool_size(n, k, s, p, p, d, self.ceil_mode)
+            size = pool_size(n, k, s, p, p, d, self._ceil_mode)
             if not size:
                 raise kernel_too_large(x, axis, kernel_extent(k, d), 2 * p)
             sizes.append(size)
@@ -70,21 +72,13 @@ class SlidingPool(Stateless, abstract=True):
 
         None with `ceil_mode`, which reads on until the next window would start in the padding.
         """
-        if self.ceil_mode:
+        if self._ceil_mode:
             return ()
         return tuple(
             (axis, unread(n, k, s, d, p, p), left)
             for axis, (n, k, s, d, p) in enumerate(self._along(at.x), start=1)
             if (left := remainder(n, k, s, d, p, p))
         )
-
-    def _written(self) -> dict[str, tuple[object, object]]:
-        """The arguments as torch's constructor takes them, each with its default there."""
-        return {
-            "stride": (short(self._stride), short(self.kernel_size)),
-            "padding": (short(self.padding), 0),
-            "ceil_mode": (self.ceil_mode, False),
-        }
 
     def _ends(self, at: Site) -> tuple[int, ...]:
         """Padding after each axis that makes ONNX's windows torch's own; negative ones cut.
@@ -95,6 +89,33 @@ class SlidingPool(Stateless, abstract=True):
         ends = []
         for (n, k, s, d, p), size in zip(self._along(at.x), at.y.shape[1:], strict=True):
             floored = size == pool_size(n, k, s, p, p, d, ceil_mode=False)
-            dropped = self.ceil_mode and floored
+            dropped = self._ceil_mode and floored
             ends.append(p - remainder(n, k, s, d, p, p) if dropped else p)
         return tuple(ends)
+
+
+class SlidingPool(Pool, Stateless, abstract=True):
+    """Base of pools without weights that may be padded: max and average pooling."""
+
+    padding: tuple[int, ...] = arg(Size(0), 0)
+    """Positions added at both ends of each axis, at most half of the kernel."""
+    ceil_mode: bool = arg(Bool(), False)
+    """Whether a last window that reaches beyond the padding counts, if it starts before it."""
+
+    quantizable = True
+
+    @property
+    def _padding(self) -> tuple[int, ...]:
+        return self.padding
+
+    @property
+    def _ceil_mode(self) -> bool:
+        return self.ceil_mode
+
+    def _written(self) -> dict[str, tuple[object, object]]:
+        """The arguments as torch's constructor takes them, each with its default there."""
+        return {
+            "stride": (short(self._stride), short(self.kernel_size)),
+            "padding": (short(self.padding), 0),
+            "ceil_mode": (self.ceil_mode, False),
+        }

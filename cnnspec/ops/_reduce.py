@@ -1,4 +1,4 @@
-"""What norms share: means and statistics as ONNX nodes in each opset's form, cost, weights.
+"""What norms and pools share: statistics as ONNX nodes in each opset's form, cost, weights.
 
 Only what several op files need may be here; no op.
 """
@@ -7,29 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cnnspec.lower import Node, OnnxValue, Out, Tmp, const, node
+from cnnspec.lower import Node, OnnxValue, Out, Own, Tmp, const, node
 from cnnspec.op import Ops
 from cnnspec.weights import Weight, constant
 
-__all__ = ["mean_nodes", "norm_cost", "scale_and_shift", "standardise_nodes"]
+__all__ = [
+    "max_nodes",
+    "mean_nodes",
+    "norm_cost",
+    "per_channel_nodes",
+    "scale_and_shift",
+    "standardise_nodes",
+]
 
 
-def scale_and_shift(shape: tuple[int, ...]) -> Mapping[str, Weight]:
-    """`weight` of ones and `bias` of zeros, which leave the result of a norm as it is."""
-    return {
-        "weight": Weight(shape, constant(1.0), decay=False),
-        "bias": Weight(shape, constant(0.0), decay=False),
-    }
+def scale_and_shift(shape: tuple[int, ...], *, bias: bool = True) -> Mapping[str, Weight]:
+    """`weight` of ones and, if wanted, `bias` of zeros: the result of a norm stays as it is."""
+    found = {"weight": Weight(shape, constant(1.0), decay=False)}
+    if bias:
+        found["bias"] = Weight(shape, constant(0.0), decay=False)
+    return found
 
 
 def mean_nodes(
     x: OnnxValue, axes: Sequence[int], opset: int, to: Tmp | Out, *, keepdims: bool = True
 ) -> tuple[Node, ...]:
-    """ReduceMean over `axes`, which became an input with opset 18."""
+    """ReduceMean over `axes`."""
+    return _reduced("ReduceMean", x, axes, opset, to, keepdims)
+
+
+def max_nodes(
+    x: OnnxValue, axes: Sequence[int], opset: int, to: Tmp | Out, *, keepdims: bool = True
+) -> tuple[Node, ...]:
+    """ReduceMax over `axes`."""
+    return _reduced("ReduceMax", x, axes, opset, to, keepdims)
+
+
+def _reduced(
+    op: str, x: OnnxValue, axes: Sequence[int], opset: int, to: Tmp | Out, keepdims: bool
+) -> tuple[Node, ...]:
+    """A reduction, whose axes became an input with opset 18."""
     if opset < 18:
-        return (node("ReduceMean", x, to=to, axes=list(axes), keepdims=int(keepdims)),)
+        return (node(op, x, to=to, axes=list(axes), keepdims=int(keepdims)),)
     where = const(tuple(axes), "int64")
-    return (node("ReduceMean", x, where, to=to, keepdims=int(keepdims)),)
+    return (node(op, x, where, to=to, keepdims=int(keepdims)),)
 
 
 def standardise_nodes(
@@ -46,6 +67,22 @@ def standardise_nodes(
         node("Add", variance, const(eps), to=safe),
         node("Sqrt", safe, to=deviation),
         node("Div", centred, deviation, to=to),
+    )
+
+
+def per_channel_nodes(
+    x: OnnxValue, sizes: Sequence[int], to: Tmp | Out, *, bias: bool
+) -> tuple[Node, ...]:
+    """`x`, whose sizes without batch are `sizes`, times `weight` and plus `bias` per channel."""
+    lying = const((sizes[0], *(1,) * (len(sizes) - 1)), "int64")
+    scale = node("Reshape", Own("weight"), lying, to=Tmp("scale"))
+    if not bias:
+        return scale, node("Mul", x, Tmp("scale"), to=to)
+    return (
+        scale,
+        node("Mul", x, Tmp("scale"), to=Tmp("scaled")),
+        node("Reshape", Own("bias"), lying, to=Tmp("shift")),
+        node("Add", Tmp("scaled"), Tmp("shift"), to=to),
     )
 
 

@@ -45,13 +45,15 @@ def require_groups(count: int, noun: str, groups: int, at: str) -> None:
         )
 
 
-def kernel_too_large(x: Tensor, axis: int, extent: int, padding: int) -> Reject:
+def kernel_too_large(
+    x: Tensor, axis: int, extent: int, padding: int, at: str = "kernel_size"
+) -> Reject:
     """The rejection of a kernel that covers more than `axis` of the input has, padding included."""
     return Reject(
         "kernel-too-large",
         f"the kernel covers {extent} along {x.roles[axis]}, but the input has {x.shape[axis]}"
         + (f" and {padding} of padding" if padding else ""),
-        at="kernel_size",
+        at=at,
         label=f"the input is {x}",
     )
 

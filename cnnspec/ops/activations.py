@@ -1,4 +1,4 @@
-"""Activations: functions of single elements, named and parametrised as in torch.nn.
+"""Activations: functions of single elements, named and parametrised as in torch.nn if it has them.
 
 How operations are counted, per element: a sigmoid is an exponential, an addition and a division; a
 tanh one multiplication and one addition more; a softplus an exponential, an addition and a
@@ -12,8 +12,21 @@ from math import pi, sqrt
 from typing import Any, ClassVar
 
 from cnnspec.diagnostics import Reject
-from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, module, node
-from cnnspec.op import Example, Ops, Pointwise, Site, Stateless, arg, slots_of
+from cnnspec.lower import (
+    In,
+    Node,
+    OnnxValue,
+    Out,
+    Own,
+    Tmp,
+    TorchCode,
+    call,
+    const,
+    infix,
+    module,
+    node,
+)
+from cnnspec.op import Example, Ops, Pointwise, Saved, Site, Stateless, arg, slots_of
 from cnnspec.slots import Bool, Float, Int, Word, describe_value
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Weight, constant
@@ -144,8 +157,6 @@ class RReLU(_InplaceActivation):
     """Largest slope below 0."""
 
     each = Ops(cmp=1, mul=1)
-    # The slopes drawn are as many as the output has elements.
-    saves = ("input", "output")
     examples = (*_IMAGE, Example({"lower": 0.1, "upper": 0.5}, (3, 4, 5)))
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -158,6 +169,10 @@ class RReLU(_InplaceActivation):
                 at="upper",
             )
         return super().infer(inputs)
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input, and the slopes drawn."""
+        return super().saved(at, batch)._replace(elements=at.y.in_batch(batch))
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """LeakyRelu with the mean slope."""
@@ -324,12 +339,48 @@ class Tanh(_Activation):
         return (node("Tanh", In(0)),)
 
 
+class ScaledTanh(_Activation):
+    """`amplitude * tanh(slope * x)`, the squashing function of LeNet-5.
+
+    LeCun et al., Gradient-based learning applied to document recognition, 1998, equation 6 and
+    appendix A: with the default constants it takes 1 to 1 and -1 to -1, where it bends most.
+    """
+
+    amplitude: float = arg(Float(), 1.7159)
+    """The limit far above 0."""
+    slope: float = arg(Float(), 2 / 3)
+    """What `x` is multiplied by."""
+
+    each = _TANH + Ops(mul=2)
+    saves = ()  # but the tanh: see `saved`
+    examples = (*_IMAGE, Example({"amplitude": 2, "slope": 0.5}, (3, 4, 5)))
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The tanh, which is as large as the output."""
+        return Saved(elements=at.y.in_batch(batch))
+
+    def torch(self, at: Site) -> TorchCode:
+        """The formula."""
+        return infix("*", self.amplitude, call("torch.tanh", infix("*", self.slope, In(0))))
+
+    def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """The formula."""
+        return (
+            node("Mul", In(0), const(float(self.slope)), to=Tmp("steep")),
+            node("Tanh", Tmp("steep"), to=Tmp("tanh")),
+            node("Mul", Tmp("tanh"), const(float(self.amplitude))),
+        )
+
+
 class Tanhshrink(_Activation):
     """`x - tanh(x)`."""
 
     each = _TANH + Ops(add=1)
-    # tanh(x), which is as large as the output.
-    saves = ("output",)
+    saves = ()  # but tanh(x): see `saved`
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """`tanh(x)`."""
+        return Saved(elements=at.y.in_batch(batch))
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """Tanh and Sub."""
@@ -489,8 +540,10 @@ class Softsign(_Activation):
     """`x / (1 + abs(x))`."""
 
     each = Ops(cmp=1, add=1, div=1)
-    # 1 + abs(x) is kept too, which is as large as the output.
-    saves = ("input", "output")
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input, and `1 + abs(x)`."""
+        return super().saved(at, batch)._replace(elements=at.y.in_batch(batch))
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """Softsign."""

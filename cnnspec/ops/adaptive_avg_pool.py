@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-from math import gcd, prod
-
-from cnnspec.geometry import POINTWISE, adaptive_taps
-from cnnspec.lower import In, Node, OnnxValue, Out, Tmp, TorchCode, const, module, node
-from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
+from cnnspec.lower import In, Node, OnnxValue, Out, Tmp, const, node
+from cnnspec.op import Example, Ops, Saved, Site, arg
+from cnnspec.ops._adaptive import AdaptivePool, bins
 from cnnspec.ops._reduce import mean_nodes
-from cnnspec.ops._windows import require_channels_first
 from cnnspec.slots import Size
-from cnnspec.tensor import Tensor
 
 
-class _AdaptiveAvgPool(Stateless, abstract=True):
+class _AdaptiveAvgPool(AdaptivePool, abstract=True):
     """The rules that adaptive average pools of every rank share."""
 
-    output_size: tuple[int | None, ...] = arg(Size(1, nullable=True))
-    """Size of the output along each axis; null keeps the input's."""
-
-    quantizable = True
     saves = ("input",)
 
-    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Channels stay; each axis gets the size asked for."""
-        x = inputs[0]
-        require_channels_first(self.name, self.axes, x)
-        sizes = (out or n for n, out in zip(x.shape[1:], self.output_size, strict=True))
-        return (x.with_shape(x.shape[0], *sizes),)
-
-    def window(self, at: Site, input: int, output: int) -> Look | None:
-        """Each channel looks at itself, and along each axis as adaptive pooling divides it."""
-        sizes = zip(at.x.shape[1:], at.y.shape[1:], strict=True)
-        views = (adaptive_taps(n, out) for n, out in sizes)
-        return ((0, POINTWISE), *enumerate(views, start=1))
-
     def cost(self, at: Site) -> Ops:
-        """Each window's additions, one less than its positions, and a division for each output.
+        """Each window's additions, one less than its positions, and a division for each output."""
+        return Ops(add=self._combined(at), div=at.y.elements)
 
-        Neighbouring windows share a position at each of their boundaries that cuts through one;
-        `gcd(n, out)` of the `out` boundaries do not.
-        """
-        read = at.x.shape[0] * prod(
-            n + out - gcd(n, out) for n, out in zip(at.x.shape[1:], at.y.shape[1:], strict=True)
-        )
-        return Ops(add=read - at.y.elements, div=at.y.elements)
-
-    def torch(self, at: Site) -> TorchCode:
-        """`nn.AdaptiveAvgPool*d`."""
-        size = self.output_size
-        same = len(set(size)) == 1 and size[0] is not None
-        return module(f"nn.{self.name}", size[0] if same else size)
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input; nothing of a global mean, whose gradient is the same everywhere."""
+        return super().saved(at, batch) if any(n > 1 for n in at.y.shape[1:]) else Saved()
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """GlobalAveragePool, or AveragePool along axes that divide and matrices along others.
@@ -89,7 +59,7 @@ class _AdaptiveAvgPool(Stateless, abstract=True):
         """The axis from `n` to `out` positions by a matrix, which acts on a last axis."""
         columns = tuple(
             tuple(
-                1 / (stop - start) if start <= row < stop else 0.0 for start, stop in _bins(n, out)
+                1 / (stop - start) if start <= row < stop else 0.0 for start, stop in bins(n, out)
             )
             for row in range(n)
         )
@@ -106,13 +76,11 @@ class _AdaptiveAvgPool(Stateless, abstract=True):
         )
 
 
-def _bins(n: int, out: int) -> tuple[tuple[int, int], ...]:
-    """The half-open stretch of `n` positions that each of `out` outputs averages."""
-    return tuple((i * n // out, -(-(i + 1) * n // out)) for i in range(out))
-
-
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """Averages a sequence down, or up, to a given length."""
+
+    output_size: tuple[int, ...] = arg(Size())
+    """Positions of the result; torch takes no null here."""
 
     axes = 1
     examples = (

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, module, node
-from cnnspec.op import ChannelAffine, Example, Look, Op, Ops, Site, arg
-from cnnspec.ops._reduce import norm_cost, scale_and_shift, standardise_nodes
+from cnnspec.op import ChannelAffine, Example, Look, Op, Ops, Saved, Site, arg
+from cnnspec.ops._reduce import norm_cost, per_channel_nodes, scale_and_shift, standardise_nodes
 from cnnspec.ops._windows import unlike_default
 from cnnspec.slots import Bool, Float, Nullable
 from cnnspec.tensor import Tensor
@@ -26,8 +26,14 @@ class _BatchNorm(Op, abstract=True):
     """Whether each channel has a learned scale and shift."""
     track_running_stats: bool = arg(Bool(), True)
     """Whether inference uses running statistics; if not, it uses those of its own batch."""
+    bias: bool = arg(Bool(), True)
+    """Whether there is a shift beside the scale."""
 
     saves = ("input",)
+
+    @property
+    def _shifted(self) -> bool:
+        return self.affine and self.bias
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The shape stays."""
@@ -35,6 +41,8 @@ class _BatchNorm(Op, abstract=True):
         if x.rank != self.axes + 1 and not (self.axes == 1 and x.rank == 1):
             wanted = "one or two axes" if self.axes == 1 else f"{self.axes + 1} axes"
             raise Reject("input-rank", f"`{self.name}` needs {wanted}, its input is {x}", at=0)
+        if not self.eps:
+            raise Reject("argument-value", "`eps` must be more than 0", at="eps")
         return (x,)
 
     def window(self, at: Site, input: int, output: int) -> Look | None:
@@ -43,8 +51,8 @@ class _BatchNorm(Op, abstract=True):
         return ((0, POINTWISE), *((axis, view) for axis in range(1, at.x.rank)))
 
     def weights(self, at: Site) -> Mapping[str, Weight]:
-        """`weight` and `bias` (channels), if affine."""
-        return scale_and_shift(at.x.shape[:1]) if self.affine else {}
+        """`weight` of ones and `bias` of zeros (channels), if affine."""
+        return scale_and_shift(at.x.shape[:1], bias=self.bias) if self.affine else {}
 
     def buffers(self, at: Site) -> Mapping[str, Buffer]:
         """Running mean and variance (channels), and how many batches made them."""
@@ -62,7 +70,7 @@ class _BatchNorm(Op, abstract=True):
         elements = at.x.elements
         if self.track_running_stats:
             return Ops(add=elements, mul=elements)
-        return norm_cost(elements, at.x.shape[0], scaled=self.affine, shifted=self.affine)
+        return norm_cost(elements, at.x.shape[0], scaled=self.affine, shifted=self._shifted)
 
     def connections(self, at: Site) -> None:
         """There are no units."""
@@ -72,8 +80,13 @@ class _BatchNorm(Op, abstract=True):
         """What the op is at inference; None without running statistics."""
         if not self.track_running_stats:
             return None
-        scale, shift = ("weight", "bias") if self.affine else (None, None)
+        scale = "weight" if self.affine else None
+        shift = "bias" if self._shifted else None
         return ChannelAffine("running_mean", "running_var", scale, shift, self.eps)
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input, and the mean and deviation of each channel over the batch."""
+        return super().saved(at, batch)._replace(statistics=2 * at.x.shape[0])
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.BatchNorm*d`."""
@@ -82,6 +95,7 @@ class _BatchNorm(Op, abstract=True):
             "momentum": (self.momentum, 0.1),
             "affine": (self.affine, True),
             "track_running_stats": (self.track_running_stats, True),
+            "bias": (self.bias, True),
         }
         return module(f"nn.{self.name}", at.x.shape[0], **unlike_default(written))
 
@@ -90,20 +104,15 @@ class _BatchNorm(Op, abstract=True):
         channels = at.x.shape[0]
         if self.track_running_stats:
             scale: OnnxValue = Own("weight") if self.affine else const((1.0,) * channels)
-            shift: OnnxValue = Own("bias") if self.affine else const((0.0,) * channels)
+            shift: OnnxValue = Own("bias") if self._shifted else const((0.0,) * channels)
             statistics = Own("running_mean"), Own("running_var")
             return (node("BatchNormalization", In(0), scale, shift, *statistics, epsilon=self.eps),)
         axes = (0, *range(2, at.x.rank + 1))
         if not self.affine:
             return standardise_nodes(In(0), axes, self.eps, opset, Out(0))
-        standard, scaled = Tmp("standard"), Tmp("scaled")
-        lying = const((channels, *(1,) * (at.x.rank - 1)), "int64")
         return (
-            *standardise_nodes(In(0), axes, self.eps, opset, standard),
-            node("Reshape", Own("weight"), lying, to=Tmp("scale")),
-            node("Mul", standard, Tmp("scale"), to=scaled),
-            node("Reshape", Own("bias"), lying, to=Tmp("shift")),
-            node("Add", scaled, Tmp("shift"), to=Out(0)),
+            *standardise_nodes(In(0), axes, self.eps, opset, Tmp("standard")),
+            *per_channel_nodes(Tmp("standard"), at.x.shape, Out(0), bias=self.bias),
         )
 
 
@@ -116,6 +125,7 @@ class BatchNorm1d(_BatchNorm):
         Example({"eps": 1e-3}, (4, 9), (4, 9), 8),
         Example({"affine": False}, (4, 9), (4, 9), 0),
         Example({"track_running_stats": False}, (4, 9)),
+        Example({"track_running_stats": False, "bias": False}, (4, 9), params=4),
     )
 
 
@@ -130,6 +140,7 @@ class BatchNorm2d(_BatchNorm):
         Example({}, (8, 5, 6), (8, 5, 6), 16),
         Example({"eps": 0.001, "momentum": 0.01}, (4, 5, 6)),
         Example({"affine": False, "momentum": None}, (4, 5, 6), params=0),
+        Example({"bias": False}, (4, 5, 6), params=4),
         Example({"affine": False, "track_running_stats": False}, (4, 5, 6)),
     )
 

@@ -56,6 +56,10 @@ class Chunk(Stateless):
         """Nothing is computed."""
         return Ops()
 
+    def is_view(self, at: Site) -> bool:
+        """Parts lie in the whole."""
+        return True
+
     def torch(self, at: Site) -> TorchCode:
         """`torch.chunk`."""
         parts = call("torch.chunk", In(0), self.chunks, dim=position(self.dim, at.x) + 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from cnnspec.diagnostics import Reject
-from cnnspec.geometry import Everything, Transposed, transposed_size
+from cnnspec.geometry import Everything, Transposed, taps_inside, transposed_size
 from cnnspec.lower import In, Node, OnnxValue, Own, Tmp, TorchCode, const, module, node
 from cnnspec.op import Connections, Example, LinearMap, Look, Op, Ops, Site, arg
 from cnnspec.ops._windows import require_channels_first, require_groups, short, unlike_default
@@ -114,6 +114,14 @@ class _TransposedConvolution(Op, abstract=True):
     def linear_map(self, at: Site) -> LinearMap | None:
         """Output channels lie along the second axis of the weight, once for each group."""
         return LinearMap("weight", "bias" if self.bias else None, out_axis=1, groups=self.groups)
+
+    def padding_macs(self, at: Site) -> int:
+        """What is multiplied for outputs that the padding cuts off."""
+        met = self._links(at)
+        sizes = zip(at.x.shape[1:], at.y.shape[1:], self._along(), strict=True)
+        for n, out, (k, s, p, _, d) in sizes:
+            met = met * taps_inside(out, n, k, s, d, p) // (n * k)
+        return self._links(at) - met
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.ConvTranspose*d`."""

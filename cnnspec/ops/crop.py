@@ -81,6 +81,10 @@ class CenterCrop(Stateless):
         """Nothing is computed."""
         return Ops()
 
+    def is_view(self, at: Site) -> bool:
+        """The middle lies in the whole."""
+        return True
+
     def torch(self, at: Site) -> TorchCode:
         """A small class, as torch.nn has none."""
         if self.like is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from cnnspec.lower import In, Node, TorchCode, module, node
-from cnnspec.op import Example, Ops, Pointwise, Site, Stateless, arg
+from cnnspec.op import Example, Ops, Pointwise, Saved, Site, Stateless, arg
 from cnnspec.ops._windows import require_channels_first
 from cnnspec.slots import Bool, Float
 from cnnspec.tensor import Tensor
@@ -27,6 +27,19 @@ class _Dropout(Pointwise, Stateless, abstract=True):
     def cost(self, at: Site) -> Ops:
         """Inference computes nothing: torch scales by `1 / (1 - p)` in training."""
         return Ops()
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """What is dropped; nothing where nothing is, a zero where everything is."""
+        if self.p in (0, 1):
+            return Saved(elements=int(self.p))
+        return self._kept(at, batch)
+
+    def _kept(self, at: Site, batch: int) -> Saved:
+        return super().saved(at, batch)
+
+    def is_view(self, at: Site) -> bool:
+        """The input itself where nothing is ever dropped."""
+        return not self.p
 
     def torch(self, at: Site) -> TorchCode:
         """The module of torch.nn of the same name."""
@@ -51,21 +64,25 @@ class Dropout(_Dropout):
 class AlphaDropout(_Dropout):
     """Dropout that keeps mean and variance behind a SELU (Klambauer et al. 2017)."""
 
-    # The factors, which are numbers of two values and not a mask.
-    saves = ("output",)
+    saves = ()  # factors of two values, which are no mask: see `_kept`
     examples = (Example({"p": 0.1}, (7,), (7,), 0),)
+
+    def _kept(self, at: Site, batch: int) -> Saved:
+        return Saved(elements=at.y.in_batch(batch))
 
 
 class _ChannelDropout(_Dropout, abstract=True):
     """Zeroes whole channels (Tompson et al. 2014)."""
 
-    # One draw for a channel: next to nothing.
-    saves = ()
+    saves = ()  # one draw for a channel: see `_kept`
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The shape stays."""
         require_channels_first(self.name, self.axes, inputs[0])
         return super().infer(inputs)
+
+    def _kept(self, at: Site, batch: int) -> Saved:
+        return Saved(elements=batch * at.x.shape[0])
 
 
 class Dropout1d(_ChannelDropout):
@@ -91,6 +108,8 @@ class Dropout3d(_ChannelDropout):
 class FeatureAlphaDropout(_Dropout):
     """Dropout of whole channels that keeps mean and variance behind a SELU."""
 
-    # One draw for a channel: next to nothing.
-    saves = ()
+    saves = ()  # one draw for a channel: see `_kept`
     examples = (Example({"p": 0.2}, (3, 4, 5), (3, 4, 5), 0),)
+
+    def _kept(self, at: Site, batch: int) -> Saved:
+        return Saved(elements=batch * at.x.shape[0])

@@ -83,6 +83,10 @@ class Flatten(Stateless):
         """Nothing is computed."""
         return Ops()
 
+    def is_view(self, at: Site) -> bool:
+        """The same elements in the same order."""
+        return True
+
     def torch(self, at: Site) -> TorchCode:
         """`torch.flatten`."""
         end = () if self.end_dim == -1 else (self.end_dim,)
@@ -173,6 +177,10 @@ class Unflatten(Stateless):
     def cost(self, at: Site) -> Ops:
         """Nothing is computed."""
         return Ops()
+
+    def is_view(self, at: Site) -> bool:
+        """The same elements in the same order."""
+        return True
 
     def torch(self, at: Site) -> TorchCode:
         """`unflatten`."""

@@ -69,7 +69,12 @@ class Gram(Stateless):
 
     def torch(self, at: Site) -> TorchCode:
         """A small module."""
-        return helper(self.name, _SOURCE, **unlike_default({"normalize": (self.normalize, False)}))
+        return helper(
+            self.name,
+            _SOURCE,
+            products={"@": self.cost(at).mac},
+            **unlike_default({"normalize": (self.normalize, False)}),
+        )
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """MatMul of the flattened features and their transpose."""

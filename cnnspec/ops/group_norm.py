@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
-from cnnspec.lower import In, Node, Out, Own, Rest, Tmp, TorchCode, const, module, node, shape
-from cnnspec.op import Connections, Example, Look, Op, Ops, Site, arg
-from cnnspec.ops._reduce import norm_cost, scale_and_shift
+from cnnspec.lower import In, Node, Out, Rest, Tmp, TorchCode, const, module, node, shape
+from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
+from cnnspec.ops._reduce import norm_cost, per_channel_nodes, scale_and_shift
 from cnnspec.ops._windows import require_groups, unlike_default
 from cnnspec.slots import Bool, Float, Int
 from cnnspec.tensor import Tensor
@@ -27,6 +27,8 @@ class GroupNorm(Op):
     """Added to the variance before its root."""
     affine: bool = arg(Bool(), True)
     """Whether each channel has a learned scale and shift."""
+    bias: bool = arg(Bool(), True)
+    """Whether there is a shift beside the scale."""
 
     saves = ("input",)
     examples = (
@@ -34,9 +36,13 @@ class GroupNorm(Op):
         Example({"num_groups": 1, "eps": 1e-3}, (6, 5, 6), note="over the whole sample"),
         Example({"num_groups": 6, "affine": False}, (6, 5, 6), params=0),
         Example({"num_groups": 2}, (8,), (8,), 16, "features without space"),
-        Example({"num_groups": 2}, (4, 9)),
+        Example({"num_groups": 2, "bias": False}, (4, 9), params=4),
         Example({"num_groups": 2}, (4, 3, 4, 5)),
     )
+
+    @property
+    def _shifted(self) -> bool:
+        return self.affine and self.bias
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The shape stays."""
@@ -51,8 +57,8 @@ class GroupNorm(Op):
         return tuple((axis, AlsoEverything(POINTWISE)) for axis in range(at.x.rank))
 
     def weights(self, at: Site) -> Mapping[str, Weight]:
-        """`weight` and `bias` (channels), if affine."""
-        return scale_and_shift(at.x.shape[:1]) if self.affine else {}
+        """`weight` of ones and `bias` of zeros (channels), if affine."""
+        return scale_and_shift(at.x.shape[:1], bias=self.bias) if self.affine else {}
 
     def buffers(self, at: Site) -> Mapping[str, Buffer]:
         """Nothing is stored."""
@@ -64,11 +70,19 @@ class GroupNorm(Op):
 
     def cost(self, at: Site) -> Ops:
         """Statistics, standardisation, scale and shift."""
-        return norm_cost(at.x.elements, self.num_groups, scaled=self.affine, shifted=self.affine)
+        return norm_cost(at.x.elements, self.num_groups, scaled=self.affine, shifted=self._shifted)
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input, and the mean and deviation of each group."""
+        return super().saved(at, batch)._replace(statistics=2 * batch * self.num_groups)
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.GroupNorm`."""
-        written = {"eps": (self.eps, 1e-5), "affine": (self.affine, True)}
+        written = {
+            "eps": (self.eps, 1e-5),
+            "affine": (self.affine, True),
+            "bias": (self.bias, True),
+        }
         return module("nn.GroupNorm", self.num_groups, at.x.shape[0], **unlike_default(written))
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
@@ -94,14 +108,7 @@ class GroupNorm(Op):
         )
         if not self.affine:
             return nodes
-        lying = const((channels, *(1,) * (at.x.rank - 1)), "int64")
-        return (
-            *nodes,
-            node("Reshape", Own("weight"), lying, to=Tmp("scale")),
-            node("Mul", Tmp("restored"), Tmp("scale"), to=Tmp("scaled")),
-            node("Reshape", Own("bias"), lying, to=Tmp("shift")),
-            node("Add", Tmp("scaled"), Tmp("shift"), to=Out(0)),
-        )
+        return (*nodes, *per_channel_nodes(Tmp("restored"), at.x.shape, Out(0), bias=self.bias))
 
 
 __all__ = ["GroupNorm"]

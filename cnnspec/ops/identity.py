@@ -20,6 +20,10 @@ class Identity(Pointwise, Stateless):
         """Nothing is computed."""
         return Ops()
 
+    def is_view(self, at: Site) -> bool:
+        """It is the input."""
+        return True
+
     def torch(self, at: Site) -> TorchCode:
         """`nn.Identity`."""
         return module("nn.Identity")

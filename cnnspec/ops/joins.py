@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from typing import ClassVar
 
 from cnnspec.diagnostics import Reject
@@ -24,7 +25,7 @@ from cnnspec.lower import (
     infix,
     node,
 )
-from cnnspec.op import Arity, Example, Look, Ops, Site, Stateless
+from cnnspec.op import Arity, Example, Look, Ops, Saved, Site, Stateless
 from cnnspec.ops.concat import Concatenation, differing, noun, typical
 from cnnspec.tensor import Role, Tensor
 
@@ -48,9 +49,11 @@ def _broadcast(join: str, inputs: Sequence[Tensor], axes: int) -> tuple[int, ...
                 notes=(f"the first input is {first}",),
             )
         for axis, (n, m) in enumerate(zip(sizes, x.shape[:axes], strict=True)):
-            if n == 1:
-                sizes[axis], sources[axis] = m, x
-            elif m not in (n, 1):
+            # In one question: of two sizes that are the same formula nothing else need be known.
+            if (n == m) | (n == 1) | (m == 1):
+                if m > n:
+                    sizes[axis], sources[axis] = m, x
+            else:
                 role = typical(inputs).roles[axis]
                 raise Reject(
                     f"{join}-shape",
@@ -89,6 +92,24 @@ class _Elementwise(Stateless, abstract=True):
     def _steps(self, at: Site) -> int:
         """Operations between the elements of all inputs: one fewer than inputs, per element."""
         return (len(at.inputs) - 1) * at.y.elements
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """What `saves` says, and with the inputs every result but the last; nothing of one."""
+        if len(at.inputs) == 1 or not self.saves:
+            return Saved()
+        partial = sum(
+            Tensor(
+                _broadcast(self.name, at.inputs[:count], at.x.rank),
+                at.y.roles,
+                any(x.batched for x in at.inputs[:count]),
+            ).in_batch(batch)
+            for count in range(2, len(at.inputs))
+        )
+        return super().saved(at, batch)._replace(elements=partial)
+
+    def is_view(self, at: Site) -> bool:
+        """One input is itself."""
+        return len(at.inputs) == 1
 
     def torch(self, at: Site) -> TorchCode:
         """An expression of all inputs; one input is itself."""
@@ -276,6 +297,20 @@ class MatMul(Stateless, name="matmul"):
     def cost(self, at: Site) -> Ops:
         """The length of a row, for each output element."""
         return Ops(mac=at.y.elements * at.x.shape[-1])
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """Both inputs; of one that is repeated along some leading axes a copy."""
+        kept, copied = [], 0
+        for number, x in enumerate(at.inputs):
+            sizes = zip(x.shape[:-2], at.y.shape[:-2], strict=True)
+            lies = {n == m for n, m in sizes if m > 1}
+            if batch > 1 and at.y.batched:
+                lies.add(x.batched)
+            if len(lies) < 2:
+                kept.append(number)
+            else:
+                copied += at.y.in_batch(batch) // prod(at.y.shape[-2:]) * prod(x.shape[-2:])
+        return Saved(inputs=tuple(kept), elements=copied)
 
     def torch(self, at: Site) -> TorchCode:
         """The operator `@`."""

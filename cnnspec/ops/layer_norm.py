@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, helper, module, node
-from cnnspec.op import Connections, Example, Look, Op, Ops, Site, arg
+from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
 from cnnspec.ops._reduce import norm_cost, standardise_nodes
 from cnnspec.ops._windows import require_channels_first, unlike_default
 from cnnspec.slots import Bool, Float
@@ -102,6 +102,11 @@ class _LayerNorm(Op, abstract=True):
             node("Mul", standard, Own("weight"), to=scaled),
             node("Add", scaled, Own("bias"), to=to),
         )
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """The input, and the mean and deviation of each position."""
+        sets = at.x.in_batch(batch) // self._features(at.x)
+        return super().saved(at, batch)._replace(statistics=2 * sets)
 
 
 class LayerNorm(_LayerNorm):

@@ -7,7 +7,7 @@ from math import prod
 
 from cnnspec.diagnostics import Reject, quantity
 from cnnspec.lower import Node, Own, Tmp, TorchCode, const, helper, node
-from cnnspec.op import Connections, Example, Ops, Site, arg
+from cnnspec.op import Connections, Example, Ops, Saved, Site, arg
 from cnnspec.ops._filters import SlidingFilters
 from cnnspec.ops._windows import require_channels_first, short, unlike_default
 from cnnspec.slots import ConnectionTable
@@ -152,10 +152,17 @@ class MaskedConv2d(SlidingFilters):
             self._links * prod(self.kernel_size) * self._positions(at), at.y.elements * self.bias
         )
 
+    def saved(self, at: Site, batch: int) -> Saved:
+        """As any convolution, and the dense kernel that torch multiplies with."""
+        kept = super().saved(at, batch)
+        dense = len(self.table) * at.x.shape[0] * prod(self.kernel_size)
+        return kept._replace(elements=kept.elements + dense)
+
     def torch(self, at: Site) -> TorchCode:
         """A module that scatters the links into a dense kernel."""
         sides = self._sides(at.x)
         inside = self.padding_mode == "zeros" and all(before == after for before, after in sides)
+        dense = len(self.table) * at.x.shape[0] * prod(self.kernel_size)
         written = {
             "stride": (short(self.stride), 1),
             "padding": (short(tuple(before for before, _ in sides)) if inside else 0, 0),
@@ -169,6 +176,7 @@ class MaskedConv2d(SlidingFilters):
             self.table,
             kernel_size=short(self.kernel_size),
             feeds=None if inside else (self._torch_pad(sides),),
+            products={"F.conv2d": dense * self._positions(at)},
             **unlike_default(written),
         )
 

@@ -8,7 +8,7 @@ from math import sqrt
 from cnnspec.diagnostics import Reject, quantity
 from cnnspec.geometry import Everything
 from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, module, node
-from cnnspec.op import Connections, Example, Look, Op, Ops, Site, arg
+from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
 from cnnspec.ops._windows import unlike_default
 from cnnspec.slots import Bool, Float, Int
 from cnnspec.tensor import Tensor
@@ -29,7 +29,7 @@ class MultiheadAttention(Op):
     bias: bool = arg(Bool(), True)
     """Whether the projections add learned constants."""
 
-    saves = ("input", "output")
+    saves = ("input",)
     examples = (
         Example({"num_heads": 2}, (5, 8), (5, 8), 288),
         Example({"num_heads": 3, "bias": False}, (4, 6), (4, 6), 144),
@@ -87,6 +87,23 @@ class MultiheadAttention(Op):
             cmp=rows * (tokens - 1),
             div=rows * tokens,
             exp=rows * tokens,
+        )
+
+    def macts(self, at: Site) -> int:
+        """Queries, keys, values and the result: fused kernels never write the scores."""
+        return 4 * at.x.elements
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """Queries, keys, values and their mixture, a logarithm for each row of the softmax.
+
+        The input too, or a copy of it with tokens before samples where there are several of both.
+        """
+        tokens = at.x.shape[0]
+        turned = batch > 1 and tokens > 1
+        return Saved(
+            inputs=() if turned else (0,),
+            elements=(4 + turned) * at.x.in_batch(batch),
+            statistics=batch * self.num_heads * tokens,
         )
 
     def torch(self, at: Site) -> TorchCode:

@@ -57,6 +57,10 @@ class Permute(Stateless):
         """Nothing is computed."""
         return Ops()
 
+    def is_view(self, at: Site) -> bool:
+        """torch changes strides only."""
+        return True
+
     def torch(self, at: Site) -> TorchCode:
         """`permute`."""
         return call(".permute", In(0), *self.dims)

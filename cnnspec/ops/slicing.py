@@ -39,33 +39,43 @@ class Slice(Stateless):
         Example({"dim": 1, "start": -9, "stop": 99}, (6,), (6,), note="beyond both ends"),
     )
 
-    def _positions(self, n: int) -> range:
-        return range(*slice(self.start, self.stop, self.step).indices(n))
+    def _bounds(self, n: int) -> tuple[int, int]:
+        """The first position of `n`, and the one behind the last."""
+        first, behind = (
+            at if at >= 0 else max(0, at + n)
+            for at in (self.start, n if self.stop is None else self.stop)
+        )
+        return min(first, n), min(behind, n)
 
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As many as the slice has."""
         x = inputs[0]
         axis = position(self.dim, x)
         n = x.shape[axis]
-        kept = len(self._positions(n))
-        if not kept:
+        first, behind = self._bounds(n)
+        if first >= behind:
             raise Reject(
                 "empty-slice",
                 f"nothing is left of the {n} positions along {x.roles[axis]}",
                 at="stop" if self.stop is not None else "start",
                 label=f"axis {self.dim} of {x}",
             )
+        kept = -((first - behind) // self.step)
         return (x.with_shape(*x.shape[:axis], kept, *x.shape[axis + 1 :]),)
 
     def window(self, at: Site, input: int, output: int) -> Look | None:
         """Along the axis, a stride and an offset."""
         own = position(self.dim, at.x)
-        view = Window(stride=self.step, before=-self._positions(at.x.shape[own]).start)
+        view = Window(stride=self.step, before=-self._bounds(at.x.shape[own])[0])
         return tuple((axis, view if axis == own else POINTWISE) for axis in range(at.x.rank))
 
     def cost(self, at: Site) -> Ops:
         """Nothing is computed."""
         return Ops()
+
+    def is_view(self, at: Site) -> bool:
+        """A part lies in the whole."""
+        return True
 
     def torch(self, at: Site) -> TorchCode:
         """A subscript."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnspec.lower import In, Node, TorchCode, helper, node
-from cnnspec.op import Example, Ops, Pointwise, Site, Stateless, arg
+from cnnspec.op import Example, Ops, Pointwise, Saved, Site, Stateless, arg
 from cnnspec.slots import Float, Word
 
 _SOURCE = '''\
@@ -43,7 +43,6 @@ class StochasticDepth(Pointwise, Stateless):
     identity_at_inference = True
     inplace_capable = True
     quantizable = True
-    # One draw for a sample: next to nothing.
     saves = ()
     examples = (
         Example({"p": 0.1}, (3, 4, 5), (3, 4, 5), 0),
@@ -53,6 +52,16 @@ class StochasticDepth(Pointwise, Stateless):
     def cost(self, at: Site) -> Ops:
         """Inference computes nothing."""
         return Ops()
+
+    def saved(self, at: Site, batch: int) -> Saved:
+        """A number for each sample, or one for all."""
+        if not self.p:
+            return Saved()
+        return Saved(elements=batch if self.mode == "row" else 1)
+
+    def is_view(self, at: Site) -> bool:
+        """The input itself where nothing is ever dropped."""
+        return not self.p
 
     def torch(self, at: Site) -> TorchCode:
         """A small class, as torch.nn has none."""

@@ -5,6 +5,11 @@ torch computes the place `p` in the input that output `o` comes from in float32:
 `o * (n - 1) / (out - 1)` with `align_corners`. `ratio` is `n / out`, or `1 / scale_factor` where a
 factor is given. Interpolation is continuous in `p`, so ONNX's Resize agrees. `nearest` is not:
 where rounding could decide, the indices are computed step by step as torch does it.
+
+Along some axes torch ignores the factor and copies, or doubles: in linear modes where a size stays
+as it is, in `nearest` where one of an image stays or doubles and height and width of the result are
+128 together at most. (Its kernel for larger images does not, its kernel for tensors in
+channels-last layout always does; what is analysed here has the usual layout.)
 """
 
 from __future__ import annotations
@@ -59,11 +64,39 @@ _AXES = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 
 _NEAREST = ("nearest", "nearest-exact")
 
+_SMALL = 128
+"""Height and width together, of results for which torch has a kernel of its own for `nearest`."""
+
+_CUBIC = -0.75
+"""The coefficient of cubic convolution (Keys, 1981, equation 4) that torch takes."""
+
 
 def _float32(value: float) -> float:
     """The nearest float32."""
     (rounded,) = unpack("f", pack("f", value))
     return float(rounded)
+
+
+def _cubic_matrix(n: int, ratio: Fraction) -> tuple[tuple[float, ...], ...]:
+    """For each of `n` outputs the weights of `n` inputs, `ratio` of which go into an output.
+
+    Beyond the ends the outermost input is repeated.
+    """
+
+    def weight(distance: float) -> float:
+        d = abs(distance)
+        if d <= 1:
+            return ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1
+        return _CUBIC * (((d - 5) * d + 8) * d - 4)
+
+    rows = []
+    for output in range(n):
+        place = float((output * 2 + 1) * ratio - 1) / 2
+        row = [0.0] * n
+        for tap in range(floor(place) - 1, floor(place) + 3):
+            row[min(max(tap, 0), n - 1)] += weight(tap - place)
+        rows.append(tuple(row))
+    return tuple(rows)
 
 
 class Upsample(Stateless):
@@ -101,6 +134,24 @@ class Upsample(Stateless):
             (1, 25, 25),
             (1, 28, 53),
             note="the product is a whole number in float32, in float64 almost",
+        ),
+        Example(
+            {"scale_factor": [1.3, 1.5], "mode": "bilinear"},
+            (2, 3, 4),
+            (2, 3, 6),
+            note="rows are copied, whatever the factor",
+        ),
+        Example(
+            {"scale_factor": 1.16, "mode": "bicubic"},
+            (2, 3, 5),
+            (2, 3, 5),
+            note="rows and columns are not copied",
+        ),
+        Example(
+            {"scale_factor": [2.3, 1.3]},
+            (1, 3, 3),
+            (1, 6, 3),
+            note="to twice the size and the same, as if by 2 and 1",
         ),
         Example({"scale_factor": 2, "mode": "bicubic"}, (2, 4, 5)),
         Example({"size": [3, 11], "mode": "bicubic", "align_corners": True}, (2, 4, 5)),
@@ -168,6 +219,20 @@ class Upsample(Stateless):
     def _scales(self, x: Tensor) -> tuple[float, ...]:
         return per_axis(self.scale_factor or (), x, "scale_factor")
 
+    def _factors(self, at: Site) -> tuple[float | None, ...]:
+        """For each spatial axis the factor it is interpolated by; None where its sizes tell."""
+        if not self._keeps_factor:
+            return (None,) * (at.x.rank - 1)
+        small = at.x.rank == 3 and sum(at.y.shape[1:]) <= _SMALL
+
+        def ignored(n: int, out: int) -> bool:
+            if self.mode == "nearest":
+                return small and out in (n, 2 * n)
+            return n == out and self.mode not in ("nearest-exact", "bicubic")
+
+        along = zip(at.x.shape[1:], at.y.shape[1:], self._scales(at.x), strict=True)
+        return tuple(None if ignored(n, out) else factor for n, out, factor in along)
+
     def _ratios(self, at: Site) -> tuple[Fraction, ...]:
         """For each spatial axis, input positions for one output position.
 
@@ -175,11 +240,11 @@ class Upsample(Stateless):
         """
         from fractions import Fraction  # costs milliseconds, and few networks ask
 
-        if self._keeps_factor:
-            exact = (Fraction(scale).limit_denominator(1 << 32) for scale in self._scales(at.x))
-            return tuple(1 / factor for factor in exact)
-        sizes = zip(at.x.shape[1:], at.y.shape[1:], strict=True)
-        return tuple(Fraction(n, out) for n, out in sizes)
+        along = zip(at.x.shape[1:], at.y.shape[1:], self._factors(at), strict=True)
+        return tuple(
+            Fraction(n, out) if factor is None else 1 / Fraction(factor).limit_denominator(1 << 32)
+            for n, out, factor in along
+        )
 
     @property
     def _keeps_factor(self) -> bool:
@@ -213,11 +278,12 @@ class Upsample(Stateless):
 
     def _row(self, n: int, o: int, ratio: Fraction) -> tuple[int, int]:
         """First and last input position of output `o`, kept within the axis."""
-        center = (2 * o + 1) * ratio / 2
         if self.mode in _NEAREST:
-            first = last = floor(center if self.mode == "nearest-exact" else o * ratio)
+            # By torch's own float32 steps, which may round below the whole number they should be.
+            place = o + 0.5 if self.mode == "nearest-exact" else o
+            first = last = floor(_float32(place * _float32(float(ratio))))
         else:
-            first, beside = divmod(2 * center - 1, 2)
+            first, beside = divmod((2 * o + 1) * ratio - 1, 2)
             beyond = 1 if self.mode == "bicubic" else 0
             last = first
             if beside:
@@ -253,9 +319,17 @@ class Upsample(Stateless):
         return module("nn.Upsample", scale_factor=factor, mode=self.mode, **aligned, **recompute)
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
-        """Resize, or Gather along each axis for nearest neighbours that hang on rounding."""
+        """Resize; Gather along each axis for nearest neighbours that hang on rounding.
+
+        ONNX Runtime's Resize copies where all sizes stay. Cubic interpolation between the pixels
+        does not, and is then written as a product with a matrix along each axis.
+        """
         if self.mode in _NEAREST and not self._whole(at):
             return self._gathered(at)
+        if self.mode == "bicubic" and self._keeps_factor and not self.align_corners:
+            moved = any(factor != 1 for factor in self._factors(at))
+            if moved and at.x.shape == at.y.shape:
+                return self._multiplied(at)
         modes: dict[str, Any]
         if self.mode in _NEAREST:
             modes = {
@@ -270,7 +344,7 @@ class Upsample(Stateless):
                 "coordinate_transformation_mode": half,
             }
             if self.mode == "bicubic":
-                modes["cubic_coeff_a"] = -0.75
+                modes["cubic_coeff_a"] = _CUBIC
         if self._keeps_factor:
             return (node("Resize", In(0), None, self._onnx_scales(at), **modes),)
         if self.like is not None:
@@ -293,12 +367,23 @@ class Upsample(Stateless):
     def _onnx_scales(self, at: Site) -> Const:
         """Factors in float32 from which the same sizes follow as from torch's, in float64."""
         factors = [1.0, 1.0]
-        for n, out, scale in zip(at.x.shape[1:], at.y.shape[1:], self._scales(at.x), strict=True):
-            near = _float32(scale)
+        for n, out, scale in zip(at.x.shape[1:], at.y.shape[1:], self._factors(at), strict=True):
+            near = _float32(out / n if scale is None else scale)
             step = 2.0**-23 * near
             around = (_float32(near + steps * step) for steps in (0, -1, 1, -2, 2))
             factors.append(next(f for f in around if floor(_float32(f * n)) == out))
         return const(tuple(factors))
+
+    def _multiplied(self, at: Site) -> tuple[Node, ...]:
+        """Cubic interpolation of an image to its own size, along columns and then rows."""
+        rows, columns = (
+            _cubic_matrix(n, ratio)
+            for n, ratio in zip(at.x.shape[1:], self._ratios(at), strict=True)
+        )
+        return (
+            node("MatMul", const(rows), In(0), to=Tmp("columns")),
+            node("MatMul", Tmp("columns"), const(tuple(zip(*columns, strict=True)))),
+        )
 
     def _gathered(self, at: Site) -> tuple[Node, ...]:
         nodes: list[Node] = []
@@ -330,8 +415,9 @@ class Upsample(Stateless):
             yield node("Add", place, const(0.5), to=tmp("center"))
             place = tmp("center")
         ratio: OnnxValue = tmp("ratio")
-        if self._keeps_factor:
-            ratio = const((1 / self._scales(at.x)[axis - 2],))
+        factor = self._factors(at)[axis - 2]
+        if factor is not None:
+            ratio = const((1 / factor,))
         else:
             yield cast(before, tmp("from"), _FLOAT32)
             yield cast(after, tmp("to"), _FLOAT32)

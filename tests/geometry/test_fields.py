@@ -15,6 +15,7 @@ from cnnspec.geometry import (
     AlsoEverything,
     AxisField,
     Bilinear,
+    Continued,
     Everything,
     Flattened,
     Nearest,
@@ -248,6 +249,23 @@ def test_a_table_of_another_length_is_a_faulty_rule() -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+def test_what_sees_the_same_everywhere_sees_no_more_as_a_whole() -> None:
+    """The half of an input that one position saw, spread: pooled and normalised it is that half."""
+    halves = apply(input_field(20), adaptive_taps(20, 2), 20, 2, "halves")
+    one = apply(halves, Window(1, 2), 2, 1, "first")
+    spread = apply(one, Everything(), 1, 6, "broadcast")
+    assert not apply(spread, AlsoEverything(POINTWISE), 6, 6, "norm").is_global
+    assert apply(spread, Everything(), 6, 1, "pool") == spread
+    table = apply(input_field(20), Taps(((0, 9), (0, 9))), 20, 2, "table")
+    assert table.tabled
+    pooled = apply(table, Everything(), 2, 5, "pool")
+    assert not pooled.is_global
+    assert pooled.at(4) == (0, 9)
+    assert not apply(table, AlsoEverything(POINTWISE), 2, 2, "norm").is_global
+    uneven = apply(input_field(20), Taps(((0, 9), (0, 8))), 20, 2, "table")
+    assert apply(uneven, Everything(), 2, 5, "pool").globally == "pool"
+
+
 def test_everything_is_global_and_stays_so() -> None:
     field = apply(chain(input_field(32), [conv(3)]), Everything(), 30, 1, "pool")
     assert field.to_dict() == {
@@ -321,6 +339,27 @@ def test_the_unknown_is_told_with_its_reason_until_everything_is_seen() -> None:
     plain = apply(input_field(32), Unknown("depends on the data"), 32, 32, "warp")
     assert not plain.is_global
     assert apply(plain, Everything(), 32, 1, "pool").to_dict()["size"] == 32
+
+
+def test_a_map_continues_into_reflected_padding_as_into_zeros() -> None:
+    """So a padding layer in front of a convolution is its padding: sizes are of the interior."""
+    image = apply(input_field(20), conv(3, 2, 1), 20, 10, "x")
+    padded = apply(image, Continued("reflect", 2, 0, 9), 10, 14, "x")
+    assert padded == apply(image, Window(before=2), 10, 14, "x")
+    assert apply(padded, conv(5), 14, 10, "x") == apply(image, conv(5, padding=2), 10, 10, "x")
+
+
+def test_a_table_knows_what_stands_in_reflected_padding() -> None:
+    rows = ((0, 1), (1, 3), (3, 4))
+    table = apply(input_field(5), Taps(rows), 5, 3, "x")
+    for mode, order in (
+        ("reflect", (2, 1, 0, 1, 2, 1)),
+        ("replicate", (0, 0, 0, 1, 2, 2)),
+        ("circular", (1, 2, 0, 1, 2, 0)),
+    ):
+        padded = apply(table, Continued(mode, 2, 0, 2), 3, 6, "x")
+        assert [padded.at(position) for position in range(6)] == [rows[each] for each in order]
+        assert padded.stride is None
 
 
 def test_what_does_not_depend_on_the_input_never_does() -> None:

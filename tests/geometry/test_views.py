@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cnnspec.geometry import (
     TABLE_LIMIT,
     Bicubic,
     Bilinear,
+    Continued,
     Everything,
     Nearest,
     PeriodicView,
@@ -54,6 +56,8 @@ def read(view: View, n: int, out: int) -> list[set[int]]:
                 taps = {first + view.step * tap for tap in range(count)}
                 found.append({tap for tap in taps if 0 <= tap < n})
             return found
+        case Continued():
+            return [{view.source(output)} for output in range(out)]
         case _:
             raise AssertionError(view)
 
@@ -96,6 +100,20 @@ def test_transposed_is_a_transposed_convolution(kernel: int) -> None:
         )
         sets = dependencies(conv, 9)
         assert read(Transposed(kernel, stride, dilation, padding), 9, len(sets)) == sets
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_continued_is_padding(mode: Literal["reflect", "replicate", "circular"]) -> None:
+    for n, before, after in product((1, 2, 5), (-2, 0, 1, 2, 4, 7), (-2, 0, 1, 2, 4, 7)):
+        kept = n + min(0, before) + min(0, after)
+        most = {"reflect": n - 1, "circular": kept}.get(mode, 7)
+        if kept < 1 or max(before, after) > most:
+            continue
+        sets = dependencies(partial(F.pad, pad=(before, after), mode=mode), n)
+        cropped = mode == "circular"
+        first = -min(0, before) if cropped else 0
+        last = n - 1 + (min(0, after) if cropped else 0)
+        assert read(Continued(mode, before, first, last), n, len(sets)) == sets
 
 
 def test_views_repeat_as_their_cycle_says() -> None:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 
 CASES = pytest.mark.parametrize("case", cases(), ids=str)
 
-DENSER_IN_TORCH = frozenset({"MaskedConv2d"})
+DENSER_IN_TORCH = frozenset({"MaskedConv2d", "LocallyConnected1d", "LocallyConnected2d"})
 """Ops that torch computes with multiplications by zero, which the op does not count."""
 
 

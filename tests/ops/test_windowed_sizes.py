@@ -114,6 +114,27 @@ def test_average_pools(axes: int) -> None:
 
 
 @AXES
+def test_power_average_pools(axes: int) -> None:
+    found = [
+        compare(f"LPPool{axes}d", axes, (1, 2, 5, 6, 7), arguments)
+        for arguments in grid(
+            norm_type=(1, 2),
+            kernel_size=(1, 2, 3, 4),
+            stride=(None, 1, 2, 5),
+            ceil_mode=(False, True),
+        )
+    ]
+    assert all(found)
+
+
+@AXES
+def test_adaptive_max_pools(axes: int) -> None:
+    several = ((None, 4, 1)[:axes], (2, None, 7)[:axes]) if axes > 1 else ()
+    for arguments in grid(output_size=(1, 2, 3, 7, *several)):
+        assert compare(f"AdaptiveMaxPool{axes}d", axes, (1, 2, 5, 6), arguments)
+
+
+@AXES
 def test_convolutions(axes: int) -> None:
     found = [
         compare(f"Conv{axes}d", axes, (1, 2, 5, 6), arguments)
@@ -179,6 +200,19 @@ WINDOWED = [
         )
     ),
     *(
+        ("LPPool2d", arguments)
+        for arguments in grid(
+            norm_type=(1, 2, 3),
+            kernel_size=(1, 2, 3),
+            stride=(1, 2, 4),
+            ceil_mode=(False, True),
+        )
+    ),
+    *(
+        ("AdaptiveMaxPool2d", arguments)
+        for arguments in grid(output_size=(*product((1, 2, 3, None, 7), (1, 2, 4, 5, 9)),))
+    ),
+    *(
         ("ConvTranspose2d", arguments)
         for arguments in grid(
             out_channels=(2,),
@@ -192,7 +226,7 @@ WINDOWED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["MaxPool2d", "AvgPool2d", "ConvTranspose2d"])
+@pytest.mark.parametrize("name", sorted({name for name, _ in WINDOWED}))
 @pytest.mark.parametrize("shape", [(1, 4, 7), (1, 2, 5)], ids=str)
 def test_edges_in_onnx_runtime(name: str, shape: tuple[int, ...]) -> None:
     """ONNX Runtime's windows, divisors and minus infinities are torch's, at every edge."""
@@ -243,10 +277,10 @@ def test_what_runtimes_disagree_on_is_written_out() -> None:
 )
 def test_adaptive_pools_read_what_torch_reads(n: int, out: int) -> None:
     """Bins follow torch's: each output is the mean of the positions its gradient reaches."""
-    op = bind(registry()["AdaptiveAvgPool1d"], {"output_size": out})
     roles = default_roles(2)
     assert roles is not None
     inputs = (Tensor((1, n), roles),)
+    op = bind(registry()["AdaptiveAvgPool1d"], {"output_size": out})
     site = Site(inputs, op.infer(inputs))
     x = torch.zeros(1, 1, n, requires_grad=True)
     y = nn.AdaptiveAvgPool1d(out)(x)
@@ -256,3 +290,4 @@ def test_adaptive_pools_read_what_torch_reads(n: int, out: int) -> None:
         read += int((gradient != 0).sum())
     assert op.cost(site).add == read - out
     assert op.cost(site).div == out
+    assert bind(registry()["AdaptiveMaxPool1d"], {"output_size": out}).cost(site).cmp == read - out
