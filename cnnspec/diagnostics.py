@@ -32,7 +32,19 @@ __all__ = [
 
 Severity = Literal["error", "warning"]
 
-SILENCEABLE = ("unread-rows", "kernel-exceeds-input", "dead-entry")
+SILENCEABLE = (
+    "unread-rows",
+    "kernel-exceeds-input",
+    "dead-entry",
+    "bias-before-norm",
+    "skipped-positions",
+    "field-smaller-than-input",
+    "field-outgrown",
+    "odd-channels",
+    "unfoldable-norm",
+    "not-quantizable",
+    "not-tensorrt",
+)
 """The warnings that `allow` on an entry may silence."""
 
 

@@ -17,6 +17,8 @@ from cnnspec.passes.lint import lint
 from cnnspec.passes.memory import memory
 from cnnspec.passes.receptive_field import receptive_field
 from cnnspec.passes.sites import sites
+from cnnspec.passes.traffic import traffic
+from cnnspec.passes.training import training
 from cnnspec.passes.weights import weights
 
 __all__ = ["PIPELINE", "Facts", "Options", "Pass", "run"]
@@ -30,6 +32,8 @@ PIPELINE: tuple[Pass, ...] = (
     connections,
     receptive_field,
     memory,
+    traffic,
+    training,
     lint,
 )
 """All passes in order; each may read the facts of those before it."""

@@ -20,9 +20,13 @@ NO_OPS = Ops()
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Operations of each node. `nodes[i].flops` is 2 for each multiply-accumulate, 1 for others."""
+    """Operations of each node, and the multiply-accumulates among them that padding wastes.
+
+    `nodes[i].flops` is 2 for each multiply-accumulate, 1 for others.
+    """
 
     nodes: tuple[Ops, ...]
+    padding: tuple[int, ...]
 
 
 def cost(graph: Graph, facts: Facts) -> Cost:
@@ -33,4 +37,7 @@ def cost(graph: Graph, facts: Facts) -> Cost:
         NO_OPS if fold and kind.op.channel_affine(kind.at) is not None else kind.op.cost(kind.at)
         for kind in found.kinds
     ]
-    return Cost(tuple([kinds[kind] for kind in found.of]))
+    padding = [kind.op.padding_macs(kind.at) for kind in found.kinds]
+    return Cost(
+        tuple([kinds[kind] for kind in found.of]), tuple([padding[kind] for kind in found.of])
+    )

@@ -6,24 +6,13 @@ A pass reads earlier facts and returns one new, frozen value. Nothing here outli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from cnnspec.passes.options import Options
 
 __all__ = ["Facts", "Options"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What an analysis was asked for: the fact that is there before any pass.
-
-    With `fold` ops that inference folds into a neighbour by convention (batch norm) cost nothing.
-    With `strict` sizes that do not fit are errors, not only those that leave input unread.
-    """
-
-    fold: bool = True
-    strict: bool = False
 
 
 class Facts:

@@ -1,34 +1,31 @@
-"""How much memory activations take at batch 1, in float32: 4 bytes an element.
+"""How much memory activations take in inference, step by step, in the type and batch asked for.
 
-Inference runs nodes in their order; a tensor lives from the node that makes it to the last that
-reads it. Weights are no activations, nor is the output of an op without inputs: it is a weight.
+Nodes run in their order; a tensor lives from the node that makes it to the last that reads it.
+Weights are no activations, nor is the output of an op without inputs: it is a weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from cnnspec.ir import Graph, Node
 from cnnspec.passes.facts import Facts, Options
 from cnnspec.passes.sites import Kind, Sites
 
-__all__ = ["BYTES_PER_ELEMENT", "Activations", "Memory", "Peak", "memory"]
-
-BYTES_PER_ELEMENT = 4
+__all__ = ["Activations", "Memory", "Peak", "Place", "Run", "memory", "run_in_order", "sizes_of"]
 
 
 class Activations(NamedTuple):
-    """Elements that a layer puts out.
+    """Elements that a layer puts out for one sample.
 
-    `macts` are those of layers with multiply-accumulates, what timm and fvcore call activations;
-    `saved_bytes` is what backward keeps of this layer apart from whole tensors (masks, indices).
+    `macts` are those that multiply-accumulates make, what timm and fvcore call activations.
     """
 
     elements: int
     macts: int
-    saved_bytes: int
 
 
 class Peak(NamedTuple):
@@ -39,66 +36,86 @@ class Peak(NamedTuple):
     values: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Activations of each node, and the peaks of the inference graph and of the whole graph.
+class Run(NamedTuple):
+    """The nodes of a run, the bytes alive while each runs, and the fullest moment.
 
-    `saved_bytes` is an estimate of what training keeps for backward at batch 1 over the whole
-    graph: each tensor that some op saves, once, with masks and indices.
+    The moment before the first node, when only network inputs are alive, can be the fullest too.
     """
 
+    nodes: tuple[int, ...]
+    live: tuple[int, ...]
+    peak: Peak
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Activations of each node, and the runs of the inference graph and of the whole graph."""
+
     nodes: tuple[Activations, ...]
-    inference: Peak
-    whole: Peak
-    saved_bytes: int
+    inference: Run
+    whole: Run
+
+
+class Place(Enum):
+    """Where a node's outputs lie: in the memory of the first input, there if it dies, or apart."""
+
+    IN_INPUT = 1
+    OVER_INPUT = 2
+    APART = 3
 
 
 def memory(graph: Graph, facts: Facts) -> Memory:
     """Count activations, and follow which tensors are alive."""
-    found = facts[Sites]
-    kinds = [_activations(kind, kind.op.cost(kind.at).mac > 0) for kind in found.kinds]
+    found, options = facts[Sites], facts[Options]
+    kinds = [_activations(kind) for kind in found.kinds]
     nodes = tuple([kinds[kind] for kind in found.of])
+    sizes = sizes_of(graph, options)
+    of_kind = [_place(kind, options.fold) for kind in found.kinds]
+    places = [of_kind[kind] for kind in found.of]
     running = [node for node in graph.nodes if node.index in graph.inference]
-    fold = facts[Options].fold
-    inference = _peak(graph, running, [o.value for o in graph.outputs if not o.training], fold)
+    results = [output.value for output in graph.outputs if not output.training]
+    inference = run_in_order(graph, running, results, sizes, places)
     whole = inference
     if len(running) < len(graph.nodes):
-        whole = _peak(graph, graph.nodes, [o.value for o in graph.outputs], fold)
-    return Memory(nodes, inference, whole, _saved(graph, found, nodes))
+        results = [output.value for output in graph.outputs]
+        whole = run_in_order(graph, graph.nodes, results, sizes, places)
+    return Memory(nodes, inference, whole)
 
 
-def _activations(kind: Kind, multiplies: bool) -> Activations:
+def sizes_of(graph: Graph, options: Options) -> list[int]:
+    """Bytes of every value; none for one that is a weight."""
+    width, batch = options.numbers.bytes, options.batch
+    producers, nodes = graph.producers, graph.nodes
+    return [
+        0 if producer >= 0 and not nodes[producer].inputs else width * tensor.in_batch(batch)
+        for tensor, producer in zip(graph.tensors, producers, strict=True)
+    ]
+
+
+def _activations(kind: Kind) -> Activations:
     if not kind.at.inputs:
-        return Activations(0, 0, 0)
+        return Activations(0, 0)
     elements = sum(tensor.elements for tensor in kind.at.outputs)
-    saved = elements * ("mask" in kind.op.saves) + 8 * elements * ("indices" in kind.op.saves)
-    return Activations(elements, elements if multiplies else 0, saved)
+    return Activations(elements, kind.op.macts(kind.at))
 
 
-def _saved(graph: Graph, found: Sites, nodes: Sequence[Activations]) -> int:
-    kept: set[int] = set()
-    for node in graph.nodes:
-        saves = found.kinds[found.of[node.index]].op.saves
-        if "input" in saves:
-            kept.update(node.inputs)
-        if "output" in saves:
-            kept.update(node.outputs)
-    tensors = BYTES_PER_ELEMENT * sum(
-        graph.tensors[value].elements for value in kept if not _is_weight(graph, value)
-    )
-    return tensors + sum(activations.saved_bytes for activations in nodes)
-
-
-def _is_weight(graph: Graph, value: int) -> bool:
-    producer = graph.producers[value]
-    return producer >= 0 and not graph.nodes[producer].inputs
+def _place(kind: Kind, fold: bool) -> Place:
+    """Where inference puts the outputs of a node of this kind."""
+    op, at = kind.op, kind.at
+    if op.identity_at_inference or op.is_view(at):
+        return Place.IN_INPUT
+    folds = fold and op.channel_affine(at) is not None
+    if (op.inplace_capable or folds) and at.inputs and at.x.elements == at.y.elements:
+        return Place.OVER_INPUT
+    return Place.APART
 
 
 @dataclass(slots=True)
 class _Buffer:
     """Memory that one value after the other may use: `reads` still to come, steps of its life.
 
-    `tenants` are `(step, value)` in order. What is `held` belongs to the caller or is a weight.
+    `tenants` are `(step, value)` in order, parts of it not among them. What is `held` belongs to
+    the caller or is a weight.
     """
 
     bytes: int
@@ -109,12 +126,17 @@ class _Buffer:
     died: int | None = None
 
 
-def _peak(graph: Graph, running: Sequence[Node], results: Iterable[int], fold: bool) -> Peak:
-    """Run `running` in order, keeping `results` to the end, and find the fullest moment.
+def run_in_order(
+    graph: Graph,
+    running: Sequence[Node],
+    results: Iterable[int],
+    sizes: Sequence[int],
+    places: Sequence[Place],
+) -> Run:
+    """Run `running` in order, keep `results` to the end, and say what is alive at each step.
 
-    An op that is the identity at inference hands its input on; one that can work in place, or is
-    folded into the op before it, does so where its input dies with it. Network inputs are freed
-    after their last use, never overwritten.
+    `sizes` are bytes of values and `places` those of nodes. Memory that belongs to the caller is
+    read by nodes and never overwritten; a network input is freed after its last use.
     """
     reads = [0] * len(graph.tensors)
     for node in running:
@@ -126,27 +148,33 @@ def _peak(graph: Graph, running: Sequence[Node], results: Iterable[int], fold: b
     buffers: list[_Buffer] = []
     home: dict[int, _Buffer] = {}
 
-    def settle(value: int, step: int, *, weight: bool = False, held: bool = False) -> _Buffer:
-        size = 0 if weight else BYTES_PER_ELEMENT * graph.tensors[value].elements
-        buffer = _Buffer(size, reads[value], held, step, [(step, value)])
+    def settle(value: int, step: int, *, held: bool = False) -> int:
+        buffer = _Buffer(sizes[value], reads[value], held, step, [(step, value)])
         buffers.append(buffer)
         home[value] = buffer
-        return buffer
+        return buffer.bytes
 
     given = [value for value in graph.inputs.values() if reads[value]]
-    live = sum(settle(value, -1, held=True).bytes for value in given)
+    live = sum([settle(value, -1, held=True) for value in given])
     most, at = live, -1
+    timeline: list[int] = []
     for step, node in enumerate(running):
         for value in node.inputs:
             home[value].reads -= 1
         first = home[node.inputs[0]] if node.inputs else None
+        place = places[node.index]
+        if place is Place.OVER_INPUT and (first is None or first.reads or first.held):
+            place = Place.APART
         for position, value in enumerate(node.outputs):
-            if position == 0 and first is not None and _reuses(graph, node, first, fold):
+            over = place is Place.OVER_INPUT and not position
+            if first is not None and (over or place is Place.IN_INPUT):
                 first.reads += reads[value]
-                first.tenants.append((step, value))
+                if sizes[value] == first.bytes:
+                    first.tenants.append((step, value))
                 home[value] = first
             else:
-                live += settle(value, step, weight=not node.inputs, held=not node.inputs).bytes
+                live += settle(value, step, held=first is None)
+        timeline.append(live)
         if live > most:
             most, at = live, step
         for value in (*node.inputs, *node.outputs):
@@ -159,15 +187,5 @@ def _peak(graph: Graph, running: Sequence[Node], results: Iterable[int], fold: b
         for buffer in buffers
         if buffer.bytes and buffer.born <= at and (buffer.died is None or buffer.died >= at)
     ]
-    return Peak(most, running[at].index if at >= 0 else None, tuple(sorted(alive)))
-
-
-def _reuses(graph: Graph, node: Node, first: _Buffer, fold: bool) -> bool:
-    """Whether the first output takes the memory of the first input."""
-    if node.op.identity_at_inference:
-        return True
-    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    dies = not first.reads and not first.held
-    folds = fold and node.op.channel_affine(graph.site(node)) is not None
-    capable = node.op.inplace_capable or folds
-    return capable and dies and x.elements == y.elements
+    peak = Peak(most, running[at].index if at >= 0 else None, tuple(sorted(alive)))
+    return Run(tuple([node.index for node in running]), tuple(timeline), peak)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cnnspec.ir import Graph
 from cnnspec.passes.facts import Facts
+from cnnspec.passes.options import DType, Options
 from cnnspec.passes.sites import Kind, Sites
 from cnnspec.weights import Buffer
 
@@ -22,6 +23,7 @@ _BYTES: Mapping[str, int] = {
     "uint8": 1,
     "int16": 2,
     "float16": 2,
+    "bfloat16": 2,
     "int32": 4,
     "float32": 4,
     "int64": 8,
@@ -30,9 +32,10 @@ _BYTES: Mapping[str, int] = {
 
 
 class Stored(NamedTuple):
-    """Numbers of stored elements, and the bytes of the buffers in their own types.
+    """Numbers of stored elements, the bytes they take, how many tensors are trained.
 
-    `weights + biases == trainable + frozen`. Buffers are those of the state dict.
+    `weights + biases == trainable + frozen`. Buffers are those of the state dict; those of floats
+    are in the network's type, as torch's `module.to(dtype)` puts them, the others in their own.
     """
 
     trainable: int = 0
@@ -41,6 +44,10 @@ class Stored(NamedTuple):
     biases: int = 0
     buffers: int = 0
     buffer_bytes: int = 0
+    bytes: int = 0
+    """Bytes of all parameters."""
+    tensors: int = 0
+    """Parameters that are trained, as tensors."""
 
     @property
     def params(self) -> int:
@@ -60,12 +67,15 @@ class Weights:
     """
 
     nodes: tuple[Stored, ...]
+    kinds: tuple[Stored, ...]
+    """What an operation of each kind stores, or borrows."""
 
 
 def weights(graph: Graph, facts: Facts) -> Weights:
     """Count parameters and buffers of every node."""
     found = facts[Sites]
-    stored = [_stored(kind) for kind in found.kinds]
+    numbers = facts[Options].numbers
+    stored = [_stored(kind, numbers) for kind in found.kinds]
     charged = [stored[kind] for kind in found.of]
     for owner, borrowers in _borrowers(graph).items():
         members = (owner, *borrowers)
@@ -73,7 +83,7 @@ def weights(graph: Graph, facts: Facts) -> Weights:
         own = charged[owner]
         for index in members:
             charged[index] = own if index == payer else NOTHING_STORED
-    return Weights(tuple(charged))
+    return Weights(tuple(charged), tuple(stored))
 
 
 def _borrowers(graph: Graph) -> dict[int, list[int]]:
@@ -89,12 +99,13 @@ def _borrowers(graph: Graph) -> dict[int, list[int]]:
     return found
 
 
-def _stored(kind: Kind) -> Stored:
-    trainable = frozen = biases = 0
+def _stored(kind: Kind, numbers: DType) -> Stored:
+    trainable = frozen = biases = tensors = 0
     for name, weight in kind.op.weights(kind.at).items():
         elements = weight.elements
         if weight.trainable:
             trainable += elements
+            tensors += 1
         else:
             frozen += elements
         if "bias" in name.rpartition(".")[2]:
@@ -106,9 +117,12 @@ def _stored(kind: Kind) -> Stored:
         trainable + frozen - biases,
         biases,
         sum(buffer.elements for buffer in buffers),
-        sum(map(_buffer_bytes, buffers)),
+        sum(_buffer_bytes(buffer, numbers) for buffer in buffers),
+        numbers.bytes * (trainable + frozen - biases) + numbers.bias * biases,
+        tensors,
     )
 
 
-def _buffer_bytes(buffer: Buffer) -> int:
-    return buffer.elements * _BYTES[buffer.dtype]
+def _buffer_bytes(buffer: Buffer, numbers: DType) -> int:
+    follows = numbers.floating and "float" in buffer.dtype
+    return buffer.elements * (numbers.bytes if follows else _BYTES[buffer.dtype])

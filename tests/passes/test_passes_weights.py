@@ -19,8 +19,8 @@ def test_weights_and_biases_are_told_apart() -> None:
     net.add(Norm())
     net.add(Rectify())
     conv, norm, relu = stored(net.build())
-    assert conv == Stored(trainable=760, weights=750, biases=10)
-    assert norm == Stored(trainable=20, weights=10, biases=10, buffers=21, buffer_bytes=88)
+    assert conv == Stored(trainable=760, weights=750, biases=10, bytes=4 * 760, tensors=2)
+    assert norm == Stored(20, 0, 10, 10, buffers=21, buffer_bytes=88, bytes=80, tensors=2)
     assert norm.params == 20
     assert relu == NOTHING_STORED
 
@@ -29,7 +29,7 @@ def test_fixed_parameters_are_frozen() -> None:
     net = Net(image=(3, 8, 8))
     kept = net.add(graphs.Stored(channels=3, size=8))
     net.add(graphs.Plus(), kept, net.inputs["image"])
-    assert stored(net.build())[0] == Stored(frozen=192, weights=192)
+    assert stored(net.build())[0] == Stored(frozen=192, weights=192, bytes=768)
 
 
 def test_shared_weights_are_charged_to_the_owner_through_any_number_of_steps() -> None:
