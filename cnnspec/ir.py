@@ -7,17 +7,17 @@ each block. No pass, back end or location-free rule may be known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from cnnspec.op import Op, Site
 from cnnspec.source import Span
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Init
 
-__all__ = ["Frame", "Graph", "NetworkOutput", "Node", "Scope"]
+__all__ = ["Frame", "Graph", "NetworkOutput", "Node", "Scope", "SizeRead", "SizeTest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,38 @@ class NetworkOutput:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class SizeRead:
+    """A size that the text of the spec asked for while it was expanded, and where.
+
+    `what` is an attribute (`channels`, `height`, `shape`) of value `value`, which is about its
+    `axes`, or, without a value, a symbol of the inputs.
+    """
+
+    value: int | None
+    what: str
+    axes: tuple[int, ...]
+    span: Span
+
+
+class SizeTest(Protocol):
+    """An assertion of the spec about sizes, which other sizes may fail."""
+
+    @property
+    def span(self) -> Span:
+        """Where it stands."""
+
+    @property
+    def reads(self) -> tuple[SizeRead, ...]:
+        """The sizes it is about."""
+
+    def holds(self, size: Callable[[SizeRead], int | None]) -> bool | None:
+        """Whether it holds for sizes that may not be known yet.
+
+        `size` has None for one that is as it was. None where the assertion cannot be asked so.
+        """
+
+
 @dataclass(frozen=True)
 class Graph:
     """A whole network, shaped.
@@ -129,6 +161,10 @@ class Graph:
     `inputs` maps names to value numbers. `tensors[v]` describes value `v`, `producers[v]` is the
     index of its node, or -1 for a network input. `metadata` keeps what later stages need and the
     graph does not interpret: `preprocess`, `labels`, the spec's text and variant.
+
+    `symbols` are the names that the spec gives to sizes of its inputs, axis by axis. Where one of
+    the `size_reads` is of a size that changes with the inputs, so may the nodes themselves.
+    `size_tests` are the assertions about sizes, which only say what is allowed.
     """
 
     name: str
@@ -139,6 +175,9 @@ class Graph:
     outputs: tuple[NetworkOutput, ...]
     root: Scope
     metadata: Mapping[str, Any]
+    symbols: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    size_reads: tuple[SizeRead, ...] = ()
+    size_tests: tuple[SizeTest, ...] = ()
 
     def site(self, node: Node) -> Site:
         """The tensors that go into and come out of a node."""

@@ -106,7 +106,8 @@ class Arguments:
         if param.type == "op":
             return self.evaluator.computed_operation(param.expression, env)
         try:
-            value = evaluate(expression, self.evaluator.lookup(env), names=env.variables)
+            lookup = self.evaluator.lookup(env, piece.span)
+            value = evaluate(expression, lookup, names=env.variables)
             return PARAM_SLOTS[param.type].accept(value, 1)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None

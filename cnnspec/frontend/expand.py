@@ -49,7 +49,12 @@ class Expander:
         self.document = document
         self.problems = problems
         self.builder = GraphBuilder(problems)
-        self.evaluator = Evaluator(self.builder.tensor)
+        self.symbols = {
+            declared.name.text: tuple([dimension.symbol for dimension in declared.dimensions])
+            for declared in document.inputs
+        }
+        named = frozenset(name for names in self.symbols.values() for name in names if name)
+        self.evaluator = Evaluator(self.builder.tensor, document.top, named)
         self.arguments = Arguments(self.evaluator)
         self.references = References(self.evaluator)
         self.outcomes = Outcomes(self.references, problems)
@@ -101,6 +106,9 @@ class Expander:
             outputs,
             root,
             metadata,
+            self.symbols,
+            tuple(self.evaluator.reads.values()),
+            tuple(self.outcomes.size_tests),
         )
 
     # ------------------------------------------------------------------------------- entries
@@ -205,7 +213,8 @@ class Expander:
         assert entry.loop is not None  # the caller knows that the entry loops
         piece, loop = entry.loop
         try:
-            turns = loop.turns(self.evaluator.lookup(place.env), names=place.env.variables)
+            lookup = self.evaluator.lookup(place.env, piece.span)
+            turns = loop.turns(lookup, names=place.env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
         self.builder.charge(len(turns), piece.span)

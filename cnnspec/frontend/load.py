@@ -1,13 +1,14 @@
 """From a path, a bundled name or text to a `Document`, and from a document to a `Graph`.
 
-The only part of the frontend that reads files.
+Files are read through an `Origin`, by default the disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import (
@@ -26,10 +27,11 @@ from cnnspec.frontend.document import Dimension, Document, Variant, located
 from cnnspec.frontend.expand import Expander
 from cnnspec.frontend.expressions import ExpressionError, Value, evaluate
 from cnnspec.frontend.names import Level
+from cnnspec.frontend.origins import Disk, Origin
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.parsing import parse_document
 from cnnspec.frontend.problems import Problems
-from cnnspec.frontend.reader import MAX_BYTES, read, read_bytes
+from cnnspec.frontend.reader import read, read_bytes
 from cnnspec.frontend.values import BROKEN, Env, Fault, Poisoned
 from cnnspec.ir import Graph
 from cnnspec.slots import LARGEST_INT
@@ -41,6 +43,8 @@ __all__ = [
     "bundled_names",
     "bundled_specs",
     "expand",
+    "files_of",
+    "is_bundled",
     "load_file",
     "load_named",
     "load_text",
@@ -75,21 +79,26 @@ def bundled_specs() -> dict[str, Path]:
 def bundled_names() -> Iterator[tuple[str, Path, str | None]]:
     """Names of the bundled networks: `(name, file, variant)`, no variant for the file's own.
 
-    Files' own names come first, so that they win over a variant of another file.
+    A name may come twice; the first is what `locate` finds. Files' names come before all others.
     """
     documents = [(path, _bundled(path)) for path in bundled_specs().values()]
     for path, document in documents:
         if document.runnable:
             yield path.stem, path, None
-            if document.name != path.stem:
-                yield document.name, path, None
     for path, document in documents:
+        if document.runnable:
+            yield document.name, path, None
         for variant in document.variants:
             yield variant, path, variant
 
 
 def _bundled(path: Path) -> Document:
     return load_file(path).document
+
+
+def is_bundled(name: str) -> bool:
+    """Whether a name stands for a bundled network, which wins over a folder of that name."""
+    return Path(name).parent == Path() and name != "." and locate(name) is not None
 
 
 def locate(name: str) -> tuple[Path, str | None] | None:
@@ -156,15 +165,30 @@ def _nearest_spec(path: Path, bare: bool) -> str:
     return did_you_mean(path.stem, bundled) if likely else ""
 
 
-def load_file(path: Path, name: str | None = None) -> Loaded:
+def load_file(path: PurePath, name: str | None = None, origin: Origin | None = None) -> Loaded:
     """Read, parse and check a spec file. `name` is how messages call it.
+
+    It and its imports are read from `origin`, the disk unless said otherwise.
 
     Raises:
         EnvironmentFailure: the file cannot be read.
         SpecError: it is no spec.
     """
-    name = name or str(path)
-    return _load(_read_file(path, name), path)
+    origin = origin or Disk()
+    return _load(origin.read(path, name or str(path)), path, origin)
+
+
+def files_of(name: str) -> tuple[Path, ...]:
+    """The files that `load_named` would read: that of a path or a bundled name, and its imports.
+
+    Also those that are not there or are no specs. `name` itself where nothing is known of it.
+    """
+    found = None if Path(name).is_file() else locate(name)
+    path = found[0] if found is not None else Path(name)
+    loader = _Loader(Problems(), path, Disk())
+    with suppress(EnvironmentFailure, SpecError, OSError, ValueError):
+        loader.document(loader.origin.read(path, name), path, ())
+    return tuple(Path(file) for file in dict.fromkeys((path, *loader.asked)))
 
 
 def load_text(text: str | bytes, name: str = "<text>") -> Loaded:
@@ -174,29 +198,13 @@ def load_text(text: str | bytes, name: str = "<text>") -> Loaded:
         SpecError: it is no spec.
     """
     source = read_bytes(name, text.encode() if isinstance(text, str) else text)
-    return _load(source, None)
-
-
-def _read_file(path: Path, name: str) -> Source:
-    try:
-        if path.is_dir():
-            raise EnvironmentFailure(f"`{name}` is a directory", help="name a spec in it")
-        with path.open("rb") as file:
-            return read_bytes(name, file.read(MAX_BYTES + 1))
-    except FileNotFoundError:
-        near = did_you_mean(path.stem, bundled_specs()) if path.parent == Path() else ""
-        raise EnvironmentFailure(f"there is no file `{name}`", help=near) from None
-    except OSError as failure:
-        reason = (failure.strerror or "it cannot be read").lower()
-        raise EnvironmentFailure(f"`{name}` cannot be read: {reason}") from None
-    except ValueError:
-        raise EnvironmentFailure("the path has a character no path can have") from None
+    return _load(source, None, Disk())
 
 
 @collector_paused()
-def _load(source: Source, path: Path | None) -> Loaded:
+def _load(source: Source, path: PurePath | None, origin: Origin) -> Loaded:
     problems = Problems()
-    document = _Loader(problems, path).document(source, path, ())
+    document = _Loader(problems, path, origin).document(source, path, ())
     if document.broken:
         problems.stop()
     # What seems unused may be used where something is wrong.
@@ -205,20 +213,23 @@ def _load(source: Source, path: Path | None) -> Loaded:
 
 
 class _Loader:
-    """Loads a file and those it imports, each once."""
+    """Loads a file and those it imports, each once. `asked` are imports, there or not."""
 
-    def __init__(self, problems: Problems, root: Path | None) -> None:
+    def __init__(self, problems: Problems, root: PurePath | None, origin: Origin) -> None:
         self.problems = problems
-        self.folder = root.resolve().parent if root else None
-        self.loaded: dict[Path, Document] = {}
+        self.origin = origin
+        self.folder = origin.resolve(root).parent if root else None
+        self.loaded: dict[PurePath, Document] = {}
+        self.asked: list[PurePath] = []
 
     def document(
-        self, source: Source, path: Path | None, chain: tuple[tuple[Path, str], ...]
+        self, source: Source, path: PurePath | None, chain: tuple[tuple[PurePath, str], ...]
     ) -> Document:
         document = Document(source)
         if path is not None:
-            chain = (*chain, (path.resolve(), source.name))
-            self.loaded[path.resolve()] = document
+            resolved = self.origin.resolve(path)
+            chain = (*chain, (resolved, source.name))
+            self.loaded[resolved] = document
         problems = self.problems if len(chain) <= 1 else Problems()
         try:
             root = read(source)
@@ -233,7 +244,7 @@ class _Loader:
         return document
 
     def _import(
-        self, node: tree.Scalar, path: Path | None, chain: tuple[tuple[Path, str], ...]
+        self, node: tree.Scalar, path: PurePath | None, chain: tuple[tuple[PurePath, str], ...]
     ) -> Document | None:
         if path is None or self.folder is None:
             return self._refused(
@@ -242,7 +253,7 @@ class _Loader:
                 node,
             )
         try:
-            target = (path.parent / node.text).resolve()
+            target = self.origin.resolve(path.parent / node.text)
         except (OSError, ValueError):
             return self._refused("import-not-found", "this is no path", node)
         if not target.is_relative_to(self.folder):
@@ -254,13 +265,14 @@ class _Loader:
             )
         if any(target == known for known, _ in chain):
             names = [name for _, name in chain]
-            cycle = " -> ".join([*names, _shown(target, path, names[-1])])
+            cycle = " -> ".join([*names, self.origin.shown(target, path, names[-1])])
             return self._refused("import-cycle", f"the imports go round in a circle: {cycle}", node)
         if target in self.loaded:
             return self.loaded[target]
-        shown = _shown(target, path, chain[-1][1])
+        shown = self.origin.shown(target, path, chain[-1][1])
+        self.asked.append(target)
         try:
-            source = _read_file(target, shown)
+            source = self.origin.read(target, shown)
         except EnvironmentFailure as failure:
             return self._refused("import-not-found", failure.message, node)
         except SpecError as failure:
@@ -274,15 +286,6 @@ class _Loader:
     ) -> Document | None:
         self.problems.add(error(code, message, node.span, help=help))
         return None
-
-
-def _shown(target: Path, importer: Path, importer_name: str) -> str:
-    """How messages call an imported file: relative to where its importer's name starts."""
-    try:
-        relative = target.relative_to(importer.resolve().parent)
-    except ValueError:
-        return str(target)
-    return str(Path(importer_name).parent / relative)
 
 
 # ------------------------------------------------------------------------------------ expansion
@@ -518,7 +521,9 @@ def _dimension(
             )
         )
     try:
-        value = evaluate(expression, expander.evaluator.lookup(env), names=env.variables)
+        value = evaluate(
+            expression, expander.evaluator.lookup(env, piece.span), names=env.variables
+        )
     except ExpressionError as failure:
         raise Fault(located(failure, piece)) from None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_INT:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from cnnspec.diagnostics import error
 from cnnspec.frontend.document import Assertion, Block, OutputDecl
@@ -10,8 +11,10 @@ from cnnspec.frontend.names import Result
 from cnnspec.frontend.place import Place
 from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.references import References
-from cnnspec.frontend.values import Fault, Poisoned
+from cnnspec.frontend.size_tests import Asserted, size_test
+from cnnspec.frontend.values import Fault, Poisoned, Reads
 from cnnspec.ir import NetworkOutput
+from cnnspec.source import Span
 
 __all__ = ["Outcomes", "split_assertions"]
 
@@ -23,6 +26,8 @@ class Outcomes:
         self.references = references
         self.evaluator = references.evaluator
         self.problems = problems
+        self.size_tests: list[Asserted] = []
+        """Assertions that held, as far as they are about sizes."""
 
     def network(self, top: Block, place: Place, last: Result | None) -> tuple[NetworkOutput, ...]:
         """The outputs of the whole network; `last` is what its last entry gives."""
@@ -76,9 +81,14 @@ class Outcomes:
         fine = True
         for assertion in assertions:
             try:
-                if self.evaluator.expression(assertion.that, place.env):
+                piece, expression = assertion.that
+                reads: Reads = {}
+                if self.evaluator.expression(assertion.that, place.env, reads):
+                    if reads:
+                        lookup = partial(self._lookup, place, piece.span)
+                        test = size_test(expression, piece.span, reads, lookup)
+                        self.size_tests.append(test)
                     continue
-                piece = assertion.that[0]
                 message = f"`{piece.text}` does not hold"
                 if assertion.message:
                     message = self.evaluator.template(assertion.message, place.env)
@@ -89,6 +99,9 @@ class Outcomes:
             except Poisoned:
                 continue
         return fine
+
+    def _lookup(self, place: Place, at: Span, reads: Reads) -> Callable[[str], object]:
+        return self.evaluator.lookup(place.env, at, reads=reads)
 
 
 def split_assertions(

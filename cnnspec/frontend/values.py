@@ -26,9 +26,11 @@ from cnnspec.frontend.expressions import (
 from cnnspec.frontend.names import Level, Result
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.reading import Names
+from cnnspec.ir import SizeRead
 from cnnspec.op import Op
 from cnnspec.ops import registry
 from cnnspec.slots import Slot
+from cnnspec.source import Span
 from cnnspec.tensor import Role, Tensor
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Fault",
     "OpValue",
     "Poisoned",
+    "Reads",
     "TensorValue",
     "plain",
 ]
@@ -66,24 +69,33 @@ _ATTRIBUTES: Mapping[str, Role] = {
 @dataclass(frozen=True, slots=True)
 class TensorValue:
     """A tensor in an expression: its sizes by the meaning of their axes, `shape`, and what is
-    inside where it is a Sequential."""
+    inside where it is a Sequential. `read` is told of every size that is asked for."""
 
     name: str
-    tensor: Tensor
+    value: int
     result: Result
     find: Callable[[int], Tensor]
+    read: Callable[[int, str, tuple[int, ...]], None]
+
+    @property
+    def tensor(self) -> Tensor:
+        """What is known of it."""
+        return self.find(self.value)
 
     def attribute(self, name: str) -> Value:
         """A size, `shape`, or a tensor inside; `Reject` where there is none."""
+        tensor = self.tensor
         if name == "shape":
-            return self.tensor.shape
+            self.read(self.value, name, tuple(range(tensor.rank)))
+            return tensor.shape
         role = _ATTRIBUTES.get(name)
-        size = self.tensor.size(role) if role else None
-        if size is not None:
-            return size
+        if role in tensor.roles:
+            axis = tensor.roles.index(role)
+            self.read(self.value, name, (axis,))
+            return tensor.shape[axis]
         inner = self.result.level.entries.get(name) if self.result.level else None
         if inner is not None and inner.single and (value := inner.values[0][1]) is not None:
-            return TensorValue(f"{self.name}.{name}", self.find(value), inner, self.find)
+            return TensorValue(f"{self.name}.{name}", value, inner, self.find, self.read)
         if role is not None:
             raise Reject("unknown-field", f"`{self.name}` is {self.tensor} and has no {name}")
         raise Reject(
@@ -188,29 +200,51 @@ class Env:
 
 
 Compiled = tuple[Piece, Expression] | None
+Reads = dict[tuple[int | None, str], SizeRead]
+"""Sizes that were asked for, each once."""
 
 
 class Evaluator:
-    """Evaluates nodes in a scope. Parses each piece of text once."""
+    """Evaluates nodes in a scope. Parses each piece of text once.
 
-    def __init__(self, tensor: Callable[[int], Tensor]) -> None:
+    `symbols` are names of input sizes, variables in the text of `top`. `reads` collects the sizes
+    that expressions asked for, each where that was first.
+    """
+
+    def __init__(
+        self, tensor: Callable[[int], Tensor], top: Block | None, symbols: frozenset[str]
+    ) -> None:
         self.tensor = tensor
+        self.reads: Reads = {}
+        self._top = top
+        self._symbols = symbols
         self._expressions: dict[int, tuple[tree.Scalar, Compiled, object]] = {}
 
     # ------------------------------------------------------------------------------- lookups
 
-    def lookup(self, env: Env, *, operations: bool = False) -> Callable[[str], Value]:
-        """How a scope resolves names: variables first, then tensors, then `operations`."""
+    def lookup(
+        self, env: Env, at: Span, *, operations: bool = False, reads: Reads | None = None
+    ) -> Callable[[str], Value]:
+        """How the text `at` a place resolves names: variables, then tensors, then `operations`.
+
+        Sizes that are asked for are noted in `reads`, if given, in place of the evaluator's own.
+        """
+        noted = self.reads if reads is None else reads
+
+        def read(value: int | None, what: str, axes: tuple[int, ...]) -> None:
+            noted.setdefault((value, what), SizeRead(value, what, axes, at))
 
         def find(name: str) -> Value:
             if name in env.variables:
                 value = env.variables[name]
                 if value is BROKEN:
                     raise Poisoned
+                if name in self._symbols and env.block is self._top and name not in dict(env.loops):
+                    read(None, name, ())
                 return value
             result = env.level.find(name)
             if result is not None:
-                return self.tensor_value(name, result)
+                return self.tensor_value(name, result, read)
             if operations and name in env.document.imports:
                 return _Import(name, env.document, self.operation_named)
             operation = self.operation_named(name, env.document) if operations else None
@@ -220,7 +254,9 @@ class Evaluator:
 
         return find
 
-    def tensor_value(self, name: str, result: Result) -> TensorValue:
+    def tensor_value(
+        self, name: str, result: Result, read: Callable[[int, str, tuple[int, ...]], None]
+    ) -> TensorValue:
         """A result as a value in expressions."""
         if result.poisoned:
             raise Poisoned
@@ -228,7 +264,7 @@ class Evaluator:
             raise Reject("several-outputs", f"`{name}` has several outputs: {result.references}")
         value = result.values[0][1]
         assert value is not None  # poisoned ones are gone
-        return TensorValue(name, self.tensor(value), result, self.tensor)
+        return TensorValue(name, value, result, self.tensor, read)
 
     def operation_named(self, name: str, document: Document) -> OpValue | None:
         """The op or block of a name, which may have the prefix of an import."""
@@ -242,11 +278,14 @@ class Evaluator:
 
     # ------------------------------------------------------------------------------ evaluation
 
-    def expression(self, compiled: tuple[Piece, Expression], env: Env) -> Value:
-        """The value of an expression."""
+    def expression(
+        self, compiled: tuple[Piece, Expression], env: Env, reads: Reads | None = None
+    ) -> Value:
+        """The value of an expression; `reads` as in `lookup`."""
         piece, expression = compiled
         try:
-            return evaluate(expression, self.lookup(env), names=env.variables)
+            lookup = self.lookup(env, piece.span, reads=reads)
+            return evaluate(expression, lookup, names=env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
 
@@ -256,7 +295,7 @@ class Evaluator:
         if template.is_literal:
             return "".join(part for part in template.parts if isinstance(part, str))
         try:
-            return template.render(self.lookup(env), names=env.variables)
+            return template.render(self.lookup(env, piece.span), names=env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
 
@@ -354,7 +393,8 @@ class Evaluator:
         """The operation an expression gives: an op, a block, the name of one, or null."""
         piece, expression = compiled
         try:
-            value = evaluate(expression, self.lookup(env, operations=True), names=env.variables)
+            lookup = self.lookup(env, piece.span, operations=True)
+            value = evaluate(expression, lookup, names=env.variables)
         except ExpressionError as failure:
             raise Fault(located(failure, piece)) from None
         return self.as_operation(value, env, piece)
