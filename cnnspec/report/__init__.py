@@ -6,6 +6,7 @@ text. Text from a spec is always plain: markup and control characters in it neve
 
 from __future__ import annotations
 
+from cnnspec.passes.lint import lint_rules
 from cnnspec.report.columns import COLUMNS
 from cnnspec.report.csv import to_csv
 from cnnspec.report.markdown import to_markdown
@@ -24,6 +25,7 @@ __all__ = [
     "Section",
     "analyze",
     "diagnostics_document",
+    "lint_rules",
     "render_annotations",
     "render_diagnostics",
     "render_table",

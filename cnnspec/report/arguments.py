@@ -1,14 +1,16 @@
-"""Arguments as a spec would write them, as short as they can be."""
+"""Arguments as a spec would write them, as short as they can be: as values and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
 from typing import Any
 
+from cnnspec.diagnostics import Reject
 from cnnspec.op import Op, slots_of
+from cnnspec.slots import Slot
 
-__all__ = ["arguments_text"]
+__all__ = ["arguments_text", "short_arguments"]
 
 
 def arguments_text(arguments: Mapping[str, Any], op: type[Op] | None = None) -> str:
@@ -50,3 +52,39 @@ def _text(value: object) -> str:
             return f"[{','.join(items)}]" if len(items) > 1 else items[0]
         case _:
             return ""
+
+
+def short_arguments(op: Op) -> dict[str, object]:
+    """Arguments that bind to this very op, by name: those at their default left out.
+
+    Sizes that agree on all axes are one number. Those that name tensors are positions of inputs.
+    """
+    kind = op.__class__
+    defaults = _defaults(kind)
+    found: dict[str, object] = {}
+    for name, declared in slots_of(kind).items():
+        value = getattr(op, name)
+        if name not in defaults or defaults[name] != value:
+            found[name] = _short(declared.metadata["slot"], value, op.axes)
+    return found
+
+
+def _short(slot: Slot, value: Any, axes: int) -> object:
+    """The shortest way to write the final form of an argument: one number where all agree."""
+    for candidate in _shorter(value):
+        try:
+            if slot.accept(candidate, axes) == value:
+                return candidate
+        except Reject:
+            continue
+    return value
+
+
+def _shorter(value: object) -> Iterator[object]:
+    """Values that may mean the same, the shortest first."""
+    if isinstance(value, tuple) and value:
+        inner = [next(_shorter(item)) for item in value]
+        if all(item == inner[0] for item in inner):
+            yield inner[0]
+        yield inner
+    yield value

@@ -13,7 +13,7 @@ from cnnspec.diagnostics import shape_text
 from cnnspec.ir import Scope
 from cnnspec.report.arguments import arguments_text
 from cnnspec.report.fields import field_text
-from cnnspec.report.model import Figures, Layer, Report
+from cnnspec.report.model import Figures, Layer, Report, intensity
 from cnnspec.report.numbers import binary_size, exact, percent
 from cnnspec.report.tree import Row
 
@@ -43,6 +43,8 @@ class Column(NamedTuple):
     total: Callable[[Figures], str] = lambda figures: ""
     left: bool = False
     help: str = ""
+    order: Callable[[Subject], float] | None = None
+    """What `--sort` puts the largest of first; None where a column has no order."""
 
 
 def _count(figure: str, title: str, help: str) -> Column:
@@ -52,6 +54,7 @@ def _count(figure: str, title: str, help: str) -> Column:
         lambda subject: exact(subject.sum(figure)) if subject.sum(figure) else "-",
         lambda figures: exact(getattr(figures, figure)),
         help=help,
+        order=lambda subject: subject.sum(figure),
     )
 
 
@@ -65,7 +68,7 @@ def _share(figure: str, title: str, help: str) -> Column:
             return ""
         return f"{_bar(part, whole)} {percent(part, whole):>6}"
 
-    return Column(title, cell, left=True, help=help)
+    return Column(title, cell, left=True, help=help, order=lambda subject: subject.sum(figure))
 
 
 def _bar(part: int, whole: int) -> str:
@@ -85,8 +88,21 @@ def _field(subject: Subject) -> str:
     return "" if value is None else field_text(subject.report.fields_of(value)) or "-"
 
 
+def _elements(subject: Subject) -> float:
+    value = subject.row.value
+    return 0 if value is None else subject.report.graph.tensors[value].elements
+
+
+def _field_size(subject: Subject) -> float:
+    value = subject.row.value
+    fields = (subject.report.fields_of(value) if value is not None else None) or ()
+    return max((field.field.size or 0 for field in fields), default=0)
+
+
 def _arguments(subject: Subject) -> str:
     member = subject.row.member
+    if member is None:
+        return ""
     if isinstance(member, Scope):
         return arguments_text(member.arguments)
     op = subject.report.graph.nodes[member].op
@@ -95,29 +111,65 @@ def _arguments(subject: Subject) -> str:
 
 def _inputs(subject: Subject) -> str:
     member = subject.row.member
-    if isinstance(member, Scope):
+    if not isinstance(member, int):
         return ""
     return ", ".join(subject.report.layers[member].inputs)
 
 
 def _lines(subject: Subject) -> str:
     member = subject.row.member
+    if member is None:
+        return ""
     span = member.span if isinstance(member, Scope) else subject.report.graph.nodes[member].span
     return str(span.line)
 
 
-def _memory(subject: Subject) -> str:
-    elements = subject.sum("activations")
-    return binary_size(4 * elements) if elements else "-"
+def _size(figure: str, title: str, help: str) -> Column:
+    """A column of bytes that add up, where there is a figure of the whole with its sum."""
+
+    def total(figures: Figures) -> str:
+        whole = getattr(figures, figure, None)
+        return "" if whole is None else binary_size(whole)
+
+    return Column(
+        title,
+        lambda subject: binary_size(n) if (n := subject.sum(figure)) else "-",
+        total,
+        help=help,
+        order=lambda subject: subject.sum(figure),
+    )
+
+
+def _moved(subject: Subject) -> int:
+    return subject.sum("bytes_read") + subject.sum("bytes_written")
+
+
+def _intensity(subject: Subject) -> float | None:
+    flops = subject.sum("flops") * subject.report.options.batch
+    return intensity(flops, _moved(subject))
+
+
+def _per_byte(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:,.1f}"
+
+
+def _live(subject: Subject) -> int:
+    return max((layer.live_bytes for layer in subject.layers), default=0)
 
 
 COLUMNS: Mapping[str, Column] = {
-    "output": Column("output", _output, left=True, help="shape of the output"),
+    "output": Column("output", _output, left=True, help="shape of the output", order=_elements),
     "params": _count("params", "params", "parameters, shared ones once"),
     "params%": _share("params", "share", "part of all parameters"),
     "macs": _count("macs", "MACs", "multiply-accumulates"),
     "macs%": _share("macs", "share", "part of all multiply-accumulates"),
-    "field": Column("field/stride", _field, left=True, help="receptive field and its stride"),
+    "field": Column(
+        "field/stride",
+        _field,
+        left=True,
+        help="receptive field and its stride",
+        order=_field_size,
+    ),
     "args": Column("arguments", _arguments, left=True, help="arguments that are not defaults"),
     "flops": _count("flops", "FLOPs", "two for each multiply-accumulate, one for all else"),
     "weights": _count("weights", "weights", "parameters that are not biases"),
@@ -127,7 +179,30 @@ COLUMNS: Mapping[str, Column] = {
     "units": _count("units", "units", "output elements of layers that have units"),
     "activations": _count("activations", "activations", "output elements"),
     "macts": _count("macts", "macts", "output elements of layers with multiply-accumulates"),
-    "memory": Column("memory", _memory, help="bytes of the outputs in float32"),
+    "padding_macs": _count("padding_macs", "on padding", "multiply-accumulates with padding"),
+    "memory": _size("output_bytes", "memory", "bytes of the outputs"),
+    "live": Column(
+        "alive",
+        lambda subject: binary_size(_live(subject)) if _live(subject) else "-",
+        lambda figures: binary_size(figures.peak_activation_bytes),
+        help="bytes of activations alive while the layer runs",
+        order=_live,
+    ),
+    "saved": _size("saved_bytes", "saved", "bytes kept for backward and by no layer before"),
+    "bytes": Column(
+        "moved",
+        lambda subject: binary_size(_moved(subject)) if _moved(subject) else "-",
+        lambda figures: binary_size(figures.bytes_read + figures.bytes_written),
+        help="bytes read and written, weights among them",
+        order=_moved,
+    ),
+    "intensity": Column(
+        "FLOP/byte",
+        lambda subject: _per_byte(_intensity(subject)),
+        lambda figures: _per_byte(figures.intensity),
+        help="FLOPs for each byte moved",
+        order=lambda subject: _intensity(subject) or 0,
+    ),
     "inputs": Column("inputs", _inputs, left=True, help="what the layer reads"),
     "line": Column("line", _lines, help="line of the spec"),
     **{
@@ -140,6 +215,9 @@ COLUMNS: Mapping[str, Column] = {
             ),
             lambda figures, name=name: exact(getattr(figures.ops, name)),  # type: ignore[misc]
             help=f"operations of kind {name}",
+            order=lambda subject, name=name: sum(  # type: ignore[misc]
+                getattr(layer.ops, name) for layer in subject.layers
+            ),
         )
         for name in ("add", "mul", "cmp", "div", "exp")
     },

@@ -27,6 +27,7 @@ _COUNTS = (
     "activations",
     "macts",
 )
+_BYTES = ("output_bytes", "bytes_read", "bytes_written", "live_bytes", "saved_bytes")
 _FIELD = ("field", "stride", "global")
 _TOTAL = "total"
 _TRAINING_TOTAL = "total with training outputs"
@@ -37,14 +38,18 @@ def to_csv(report: Report, *, totals: bool = True, sections: Sequence[Section] =
 
     Sections add a column for each figure they have of single layers.
 
-    Lines end with a newline alone. A network with training-only layers has a second row of sums,
-    which counts them too. Sizes and strides of a field are those of its axes joined by `x`.
+    In a row of sums `live_bytes` is the peak. Lines end with a newline alone. A network with
+    training-only layers has a second row of sums, which counts them too. Sizes and strides of a
+    field are those of its axes joined by `x`.
     """
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
     added = {key: values for section in sections for key, values in section.per_layer.items()}
     writer.writerow(
-        ("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training", *added)
+        (
+            *("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training"),
+            *("padding_macs", *_BYTES, "intensity", *added),
+        )
     )
     for position, layer in enumerate(report.layers):
         writer.writerow((*_row(layer), *(values[position] for values in added.values())))
@@ -69,6 +74,9 @@ def _row(layer: Layer) -> tuple[object, ...]:
         "yes" if any(field.is_global for field in fields) else "no",
         layer.line,
         "yes" if layer.training_only else "no",
+        layer.padding_macs,
+        *(getattr(layer, count) for count in _BYTES),
+        layer.intensity,
     )
 
 
@@ -78,4 +86,11 @@ def _joined(values: Iterable[float | None]) -> str:
 
 def _sums(name: str, figures: Figures) -> tuple[object, ...]:
     counts = (getattr(figures, count) for count in _COUNTS)
-    return (name, "", "", "", *counts, "", "", "", "", "")
+    sizes = (
+        *("", figures.bytes_read, figures.bytes_written),
+        *(figures.peak_activation_bytes, figures.saved_bytes),
+    )
+    return (
+        *(name, "", "", "", *counts, "", "", "", "", ""),
+        *(figures.padding_macs, *sizes, figures.intensity),
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from json import JSONEncoder, dumps
 from typing import Any
 
 from cnnspec.report.model import Report
 from cnnspec.report.section import Section
 
-__all__ = ["to_json"]
+__all__ = ["several_to_json", "to_json"]
 
 
 def to_json(report: Report, sections: Sequence[Section] = ()) -> str:
@@ -30,6 +30,12 @@ def to_json(report: Report, sections: Sequence[Section] = ()) -> str:
         text = dumps(section.to_dict(), indent=1).replace("\n", "\n ")
         parts.append(f' "{section.key}": {text}')
     return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def several_to_json(reports: Iterable[tuple[Report, Sequence[Section]]]) -> str:
+    """Several documents as one: `{"format": 1, "networks": [...]}`."""
+    documents = (to_json(report, sections) for report, sections in reports)
+    return '{"format": 1, "networks": [\n' + ",\n".join(documents) + "\n]}"
 
 
 def _layers(report: Report, sections: Sequence[Section]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from cnnspec.report.numbers import binary_size, exact, short
 from cnnspec.report.section import Section
 from cnnspec.report.styled import as_plain, visible
 
-__all__ = ["to_markdown"]
+__all__ = ["cell", "row", "to_markdown"]
 
 _HEADER = ("layer", "operation", "output", "params", "MACs", "field/stride")
 _WIDTH = 100
@@ -24,11 +24,11 @@ def to_markdown(report: Report, sections: Sequence[Section] = ()) -> str:
     rows: list[tuple[str, ...]] = [
         (
             f"`{layer.path}`",
-            _cell(layer.op) + (" (training only)" if layer.training_only else ""),
+            cell(layer.op) + (" (training only)" if layer.training_only else ""),
             shape_text(layer.output_shape),
             exact(layer.params),
             exact(layer.macs),
-            _cell(field_text(layer.receptive_field)),
+            cell(field_text(layer.receptive_field)),
         )
         for layer in report.layers
     ]
@@ -36,16 +36,17 @@ def to_markdown(report: Report, sections: Sequence[Section] = ()) -> str:
     if any(layer.training_only for layer in report.layers):
         rows.append(_sums("total with training outputs", totals.training))
     lines = [
-        f"## {_cell(report.name)}",
+        f"## {cell(report.name)}",
         "",
-        _line(_HEADER),
+        row(_HEADER),
         "| --- | --- | --- | ---: | ---: | --- |",
-        *map(_line, rows),
+        *map(row, rows),
         "",
-        f"Input {_cell(shapes)}. "
+        f"Input {cell(shapes)}. "
         f"{short(totals.params)} params ({binary_size(totals.weight_bytes)}), "
         f"{short(totals.macs)} MACs, {short(totals.flops)} FLOPs, "
-        f"peak activations {binary_size(totals.peak_activation_bytes)} at batch 1 in float32.",
+        f"peak activations {binary_size(totals.peak_activation_bytes)} "
+        f"at batch {report.options.batch} in {report.options.dtype}.",
     ]
     for section in sections:
         lines.extend(("", "```text", as_plain(section.lines(_WIDTH)).rstrip(), "```"))
@@ -56,10 +57,11 @@ def _sums(name: str, figures: Figures) -> tuple[str, ...]:
     return f"**{name}**", "", "", f"**{exact(figures.params)}**", f"**{exact(figures.macs)}**", ""
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """A row of a table of cells that are safe."""
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that Markdown and HTML leave alone."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#&!~$" else c for c in visible(text))

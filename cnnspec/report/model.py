@@ -6,161 +6,64 @@ added, never renamed. Layout for people is in `table`, `csv`, `markdown`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cnnspec.collector import collector_paused
-from cnnspec.diagnostics import Diagnostic, SpecError, did_you_mean, shape_text
-from cnnspec.geometry import AxisField
+from cnnspec.diagnostics import (
+    Diagnostic,
+    EnvironmentFailure,
+    SpecError,
+    did_you_mean,
+    shape_text,
+)
 from cnnspec.ir import Graph
 from cnnspec.op import Ops
 from cnnspec.passes import Facts, Options, run
 from cnnspec.passes.connections import Wiring
 from cnnspec.passes.cost import NO_OPS, Cost
 from cnnspec.passes.lint import Lint
-from cnnspec.passes.memory import BYTES_PER_ELEMENT, Memory, Peak
+from cnnspec.passes.memory import Memory, Peak, sizes_of
 from cnnspec.passes.receptive_field import Fields
 from cnnspec.passes.sites import Sites
+from cnnspec.passes.traffic import Traffic
+from cnnspec.passes.training import Training
 from cnnspec.passes.weights import NOTHING_STORED, Weights
 from cnnspec.report.numbers import binary_size, exact, short
+from cnnspec.report.records import (
+    Figures,
+    InputField,
+    Layer,
+    Moment,
+    Status,
+    Totals,
+    TrainingMemory,
+    intensity,
+)
 from cnnspec.report.render import diagnostic_document
 
-__all__ = ["Figures", "InputField", "Layer", "Report", "Status", "Totals", "analyze"]
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = [
+    "Figures",
+    "InputField",
+    "Layer",
+    "Moment",
+    "Report",
+    "Status",
+    "Totals",
+    "TrainingMemory",
+    "analyze",
+    "intensity",
+]
 
 
-class InputField(NamedTuple):
-    """What a layer sees of one spatial axis of one network input."""
-
-    input: str
-    axis: str
-    field: AxisField
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the JSON report shows it."""
-        return {**self.field.to_dict(), "input": self.input, "axis": self.axis}
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One operation of the network. Counts are exact, at batch 1.
-
-    `params` and `buffers` of weights that are shared are 0 but for one of the layers that share
-    them. `connections` is 0 for layers without units. `receptive_field` is that of the first
-    output, None where it sees no spatial axis of any input.
-    """
-
-    path: str
-    op: str
-    inputs: tuple[str, ...]
-    output_shapes: tuple[tuple[int, ...], ...]
-    params: int
-    trainable_params: int
-    weights: int
-    biases: int
-    buffers: int
-    macs: int
-    flops: int
-    ops: Ops
-    connections: int
-    connections_with_bias: int
-    units: int
-    activations: int
-    macts: int
-    receptive_field: tuple[InputField, ...] | None
-    line: int
-    training_only: bool
-    """Whether inference leaves the layer out: only training outputs, or none, depend on it."""
-    dead: bool
-    """Whether no output depends on the layer."""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of the first output, batch not counted."""
-        return self.output_shapes[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the JSON report shows it."""
-        field = self.receptive_field
-        return {
-            **_by_name(self),
-            "inputs": list(self.inputs),
-            "output_shape": list(self.output_shape),
-            "output_shapes": [list(shape) for shape in self.output_shapes],
-            "ops": _by_name(self.ops),
-            "receptive_field": None if field is None else [axis.to_dict() for axis in field],
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Sums over the layers of a graph. Bytes are those of float32, buffers in their own types."""
-
-    params: int
-    trainable_params: int
-    weights: int
-    biases: int
-    buffers: int
-    buffer_bytes: int
-    macs: int
-    flops: int
-    ops: Ops
-    connections: int
-    connections_with_bias: int
-    units: int
-    activations: int
-    """Elements of all outputs of layers."""
-    macts: int
-    """Elements of the outputs of layers with multiply-accumulates."""
-    peak_activation_bytes: int
-    """Most bytes of activations alive at once, network inputs included."""
-    weight_bytes: int
-    """Bytes of the parameters."""
-    layers: int
-
-    @property
-    def frozen_params(self) -> int:
-        """Parameters that training leaves alone."""
-        return self.params - self.trainable_params
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the JSON report shows it."""
-        return {
-            **_by_name(self),
-            "ops": _by_name(self.ops),
-            "frozen_params": self.frozen_params,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals(Figures):
-    """Figures of the inference graph; `training` are those of all layers of the spec."""
-
-    training: Figures
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the JSON report shows it."""
-        return {**Figures.to_dict(self), "training": self.training.to_dict()}
-
-
-class Status(NamedTuple):
-    """How far a metric can be trusted: `exact`, `partial` or `unavailable`, and why not."""
-
-    status: str
-    why: str = ""
-
-
-class TrainingMemory(NamedTuple):
-    """An estimate of what one training step keeps at batch 1, in bytes of float32."""
-
-    weights: int
-    gradients: int
-    momentum: int
-    """Optimiser state of SGD with momentum; Adam keeps twice that."""
-    saved_activations: int
-    """Tensors kept for backward."""
+_TRAINING_IS_PARTIAL = (
+    "what backward keeps is that of torch's CUDA kernels; their temporaries are not in it"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,10 +117,10 @@ class Report:
         """Sums over the inference graph, and over all layers."""
         graph, memory = self.graph, self.facts[Memory]
         everything = range(len(graph.nodes))
-        whole = _figures(self.facts, everything, memory.whole)
+        whole = _figures(self.facts, everything, memory.whole.peak)
         if len(graph.inference) == len(graph.nodes):
             return Totals(**whole, training=Figures(**whole))
-        inference = _figures(self.facts, sorted(graph.inference), memory.inference)
+        inference = _figures(self.facts, sorted(graph.inference), memory.inference.peak)
         return Totals(**inference, training=Figures(**whole))
 
     @cached_property
@@ -258,27 +161,50 @@ class Report:
         return None
 
     @property
+    def options(self) -> Options:
+        """What was asked for: `dtype`, `batch`, `optimizer` and more."""
+        return self.facts[Options]
+
+    @property
     def peak(self) -> Peak:
         """The moment of inference when most activations are alive."""
-        return self.facts[Memory].inference
+        return self.facts[Memory].inference.peak
+
+    @cached_property
+    def timeline(self) -> tuple[Moment, ...]:
+        """The bytes of activations alive while each layer of inference runs, in order."""
+        run, nodes = self.facts[Memory].inference, self.graph.nodes
+        steps = zip(run.nodes, run.live, strict=True)
+        return tuple([Moment(nodes[index].path, live) for index, live in steps])
 
     @cached_property
     def peak_tensors(self) -> Mapping[str, int]:
         """The tensors alive at the peak of inference, and their bytes."""
-        graph = self.graph
-        return {
-            graph.value_name(value): BYTES_PER_ELEMENT * graph.tensors[value].elements
-            for value in self.peak.values
-        }
+        sizes = sizes_of(self.graph, self.options)
+        return {self.graph.value_name(value): sizes[value] for value in self.peak.values}
 
     @cached_property
     def training_memory(self) -> TrainingMemory:
-        """What a training step keeps, part by part."""
-        whole = self.totals.training
-        gradients = BYTES_PER_ELEMENT * whole.trainable_params
+        """What a training step keeps, part by part; `EnvironmentFailure` for a type without one."""
+        step = self.facts[Training].step
+        if step is None:
+            raise EnvironmentFailure(f"a network in {self.options.dtype} is not trained")
         return TrainingMemory(
-            whole.weight_bytes, gradients, gradients, self.facts[Memory].saved_bytes
+            weights=step.weights,
+            gradients=step.gradients,
+            momentum=step.momentum,
+            saved_activations=sum(step.parts),
+            buffers=step.buffers,
+            optimizer=self.options.optimizer,
+            optimizer_state=step.state,
+            saved=step.parts._asdict(),
+            peak=step.peak,
         )
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether the type that was asked for has a training step."""
+        return self.options.numbers.floating
 
     @cached_property
     def status(self) -> Mapping[str, Status]:
@@ -292,10 +218,16 @@ class Report:
             "connections",
             "activations",
             "peak_activation_bytes",
+            "padding_macs",
+            "bytes_read",
+            "bytes_written",
         )
+        training = Status("unavailable", f"a network in {self.options.dtype} is not trained")
+        if self.is_trainable:
+            training = Status("partial", _TRAINING_IS_PARTIAL)
         return {
             **dict.fromkeys(counted, Status("exact")),
-            "training_memory": Status("partial", "an estimate: what kernels allocate is not in it"),
+            "training_memory": training,
             "receptive_field": self._field_status(),
         }
 
@@ -320,6 +252,12 @@ class Report:
         """The JSON document that `cnnspec analyze --format json` prints."""
         return {**self.document(), "layers": [layer.to_dict() for layer in self.layers]}
 
+    def to_dataframe(self) -> DataFrame:
+        """The layers as a pandas data frame: see `cnnspec.report.dataframe`."""
+        from cnnspec.report.dataframe import to_dataframe
+
+        return to_dataframe(self)
+
     def document(self) -> dict[str, Any]:
         """The JSON document with `layers` as they are, not yet as dicts."""
         peak = self.peak
@@ -329,13 +267,18 @@ class Report:
             "inputs": _shapes_document(self.inputs),
             "outputs": _shapes_document(self.outputs),
             "training_outputs": _shapes_document(self.training_outputs),
+            "options": {
+                "dtype": self.options.dtype,
+                "batch": self.options.batch,
+                "optimizer": self.options.optimizer,
+            },
             "totals": self.totals.to_dict(),
             "layers": self.layers,
             "peak": {
                 "layer": None if peak.node is None else self.graph.nodes[peak.node].path,
                 "tensors": dict(self.peak_tensors),
             },
-            "training_memory": self.training_memory._asdict(),
+            "training_memory": self.training_memory.to_dict() if self.is_trainable else None,
             "status": {
                 metric: {"status": known.status, **({"why": known.why} if known.why else {})}
                 for metric, known in self.status.items()
@@ -379,15 +322,22 @@ def analyze(
     *,
     strict: bool = False,
     fold: bool = True,
+    dtype: str = "float32",
+    batch: int = 1,
+    optimizer: str = "momentum",
+    lint: Iterable[str] = (),
     warnings: Iterable[Diagnostic] = (),
 ) -> Report:
     """Run all passes over a graph.
 
     With `strict` sizes that do not fit raise `SpecError`. Without `fold` ops that inference folds
-    into a neighbour (batch norm) count as they would alone. `warnings` about the spec's text become
-    part of the report.
+    into a neighbour (batch norm) count as they would alone. `dtype`, `batch` and `optimizer`
+    are those of figures in bytes (`cnnspec.passes.options`); `EnvironmentFailure` for one that does
+    not exist. `lint` names rules of `cnnspec.passes.lint` that run on request. `warnings` about the
+    spec's text become part of the report.
     """
-    facts = run(graph, Options(fold=fold, strict=strict))
+    options = Options(fold, strict, frozenset(lint), dtype, batch, optimizer)
+    facts = run(graph, options)
     found = facts[Lint].diagnostics
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise SpecError((*warnings, *found))
@@ -405,6 +355,10 @@ def _figures(facts: Facts, nodes: Sequence[int], peak: Peak) -> dict[str, Any]:
     for index in nodes:
         counts.setdefault(of[index], [index, 0])[1] += 1
     groups = list(counts.values())
+    step = facts[Training].step
+    padding, traffic = facts[Cost].padding, facts[Traffic].nodes
+    read = sum([traffic[index].read * count for index, count in groups])
+    written = sum([traffic[index].written * count for index, count in groups])
     ops = sum((_times(cost[index], count) for index, count in groups), NO_OPS)
     return {
         "params": params,
@@ -421,8 +375,13 @@ def _figures(facts: Facts, nodes: Sequence[int], peak: Peak) -> dict[str, Any]:
         "units": sum(wiring[index].units * count for index, count in groups),
         "activations": sum(activations[index].elements * count for index, count in groups),
         "macts": sum(activations[index].macts * count for index, count in groups),
+        "padding_macs": sum(padding[index] * count for index, count in groups),
+        "bytes_read": read,
+        "bytes_written": written,
+        "intensity": intensity(ops.flops * facts[Options].batch, read + written),
+        "saved_bytes": sum([step.saved[index] for index in nodes]) if step else 0,
         "peak_activation_bytes": peak.bytes,
-        "weight_bytes": BYTES_PER_ELEMENT * params,
+        "weight_bytes": sum(s.bytes for s in stored),
         "layers": len(nodes),
     }
 
@@ -450,10 +409,15 @@ def _layers(graph: Graph, facts: Facts) -> tuple[Layer, ...]:
         facts[Cost].nodes,
         facts[Wiring].nodes,
         facts[Memory].nodes,
+        facts[Cost].padding,
+        facts[Traffic].nodes,
         strict=True,
     )
+    run, step, batch = facts[Memory].inference, facts[Training].step, facts[Options].batch
+    live = dict(zip(run.nodes, run.live, strict=True))
+    sizes = sizes_of(graph, facts[Options])
     layers: list[Layer] = []
-    for node, stored, ops, links, activations in rows:
+    for node, stored, ops, links, activations, padding, moved in rows:
         tracks = fields.values[node.outputs[0]]
         if id(tracks) not in sees:  # most layers hand on the very tuple they got
             sees[id(tracks)] = _input_fields(fields, tracks)
@@ -476,6 +440,13 @@ def _layers(graph: Graph, facts: Facts) -> tuple[Layer, ...]:
                 links.units,
                 activations.elements,
                 activations.macts,
+                padding,
+                sum([sizes[value] for value in node.outputs]),
+                moved.read,
+                moved.written,
+                live.get(node.index, 0),
+                step.saved[node.index] if step else 0,
+                intensity(ops.flops * batch, moved.read + moved.written),
                 sees[id(tracks)],
                 node.span.line,
                 node.index not in inference,
@@ -506,8 +477,3 @@ def _value_names(graph: Graph) -> list[str]:
 
 def _shapes_document(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
     return {name: list(shape) for name, shape in shapes.items()}
-
-
-def _by_name(record: Layer | Figures | Ops) -> dict[str, Any]:
-    """The fields of a record by name, in the order they are declared."""
-    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

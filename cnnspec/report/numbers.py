@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["binary_size", "exact", "percent", "plain_number", "short"]
+__all__ = ["binary_size", "duration", "exact", "percent", "plain_number", "short"]
 
 _UNITS = ("", " K", " M", " G", " T", " P", " E")
 
@@ -21,7 +21,7 @@ def short(number: int) -> str:
         unit += 1
     if unit == 0:
         return str(number)
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{_UNITS[unit]}"
+    return f"{_three_digits(value)}{_UNITS[unit]}"
 
 
 def binary_size(size: int) -> str:
@@ -43,3 +43,15 @@ def percent(part: int, whole: int) -> str:
 def plain_number(value: float) -> str:
     """A number without superfluous decimals: `32`, `0.5`, `2.5`."""
     return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """A time in three significant digits: `1.23 ms`, `45.6 us`, `7.89 s`."""
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 0.9995:
+            return f"{_three_digits(seconds * factor)} {unit}"
+    return f"{_three_digits(seconds * 1e9)} ns"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"

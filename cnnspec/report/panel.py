@@ -16,7 +16,6 @@ _GAP = "  "
 _LISTED = 4
 _MINOR = "dim"
 _HEADING = "bold"
-_KEPT = ("weights", "gradients", "momentum", "saved for backward")
 
 
 class Entry(NamedTuple):
@@ -77,7 +76,7 @@ def total_entries(report: Report) -> Iterator[Entry]:
     yield figure("params", totals.params, trainable + frozen)
     if totals.buffers:
         yield figure("buffers", totals.buffers)
-    yield size("weight bytes", totals.weight_bytes, "params in float32")
+    yield size("weight bytes", totals.weight_bytes, f"params in {report.options.dtype}")
     yield figure("MACs", totals.macs, "of conv, linear, matmul and attention")
     yield figure("FLOPs", totals.flops, "2 a MAC, 1 for all else")
     if totals.connections:
@@ -86,7 +85,8 @@ def total_entries(report: Report) -> Iterator[Entry]:
     multiplied = f"{exact(totals.macts)} of layers with MACs"
     yield figure("activations", totals.activations, multiplied)
     yield size("peak memory", totals.peak_activation_bytes, _peak_remark(report))
-    yield _training_memory(report)
+    if report.is_trainable:
+        yield _training_memory(report)
     local = report.last_local
     if local is not None:
         yield Entry("receptive field", field_text(local.receptive_field), "", f"at {local.path}")
@@ -100,11 +100,23 @@ def _peak_remark(report: Report) -> str:
     names = list(report.peak_tensors)
     listed = ", ".join(names[:_LISTED])
     further = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"activations at batch 1, alive then: {listed}{further}"
+    return f"activations {_at(report)}, alive then: {listed}{further}"
+
+
+def _at(report: Report) -> str:
+    """Of what a figure in bytes is: the type is said where it is not the usual one."""
+    dtype = report.options.dtype
+    return f"at batch {report.options.batch}" + (f" in {dtype}" if dtype != "float32" else "")
 
 
 def _training_memory(report: Report) -> Entry:
     """An estimate of a training step, part by part."""
     kept = report.training_memory
-    parts = ", ".join(f"{binary_size(part)} {name}" for name, part in zip(_KEPT, kept, strict=True))
-    return size("training memory", sum(kept), f"estimate at batch 1: {parts}")
+    parts = {
+        "weights": kept.weights,
+        "gradients": kept.gradients,
+        kept.optimizer: kept.optimizer_state,
+        "saved for backward": kept.saved_activations,
+    }
+    listed = ", ".join(f"{binary_size(part)} {name}" for name, part in parts.items() if part)
+    return size("training memory", kept.total, f"estimate {_at(report)}: {listed}")

@@ -202,14 +202,17 @@ def _annotation(diagnostic: Diagnostic) -> str:
     span = diagnostic.span
     properties = {"title": f"{diagnostic.severity}[{diagnostic.code}]"}
     if span is not None:
-        properties = {
-            "file": span.source.name,
-            "line": str(span.line),
-            "col": str(span.column),
-            "endLine": str(span.end_line),
-            "endColumn": str(span.end_column),
-            **properties,
-        }
+        place = {"line": span.line, "endLine": span.end_line}
+        if span.line == span.end_line:
+            # GitHub knows columns of one line only.
+            place = {
+                "line": span.line,
+                "col": span.column,
+                "endLine": span.end_line,
+                "endColumn": span.end_column,
+            }
+        lines = {name: str(number) for name, number in place.items()}
+        properties = {"file": span.source.name, **lines, **properties}
     parts = [diagnostic.message, diagnostic.label]
     text = "\n".join(
         [": ".join(filter(None, parts))]

@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean, shape_text
@@ -17,7 +17,7 @@ from cnnspec.report.panel import panel, total_entries
 from cnnspec.report.render import count_line, diagnostic_lines
 from cnnspec.report.section import Section
 from cnnspec.report.styled import Line, as_plain, as_text, display_width, fit, visible
-from cnnspec.report.tree import grow
+from cnnspec.report.tree import Row, ends, flat, grow, rest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -44,6 +44,8 @@ def render_table(
     width: int,
     depth: int | None = None,
     columns: Sequence[str] | None = None,
+    sort: str | None = None,
+    top: int | None = None,
     sections: Sequence[Section] = (),
     colour: Literal[False] = False,
 ) -> str: ...
@@ -56,6 +58,8 @@ def render_table(
     width: int,
     depth: int | None = None,
     columns: Sequence[str] | None = None,
+    sort: str | None = None,
+    top: int | None = None,
     sections: Sequence[Section] = (),
     colour: bool,
 ) -> str | Text: ...
@@ -67,6 +71,8 @@ def render_table(
     width: int,
     depth: int | None = None,
     columns: Sequence[str] | None = None,
+    sort: str | None = None,
+    top: int | None = None,
     sections: Sequence[Section] = (),
     colour: bool = False,
 ) -> str | Text:
@@ -74,14 +80,21 @@ def render_table(
 
     `depth` is the number of levels of the tree to show; without it as many as fit in `MOST_ROWS`
     rows. `columns` are names from `COLUMNS`, or of columns that one of `sections` brings; what
-    sections have to say of the whole follows the totals. Plain text, or a rich `Text` with
+    sections have to say of the whole follows the totals. With `sort`, a column's name, there is no
+    tree: single layers stand in the order of that column, largest first, or with a depth what ends
+    the tree there; `top` of them, and a row for the rest. Plain text, or a rich `Text` with
     `colour`. A table that cannot be squeezed into `width` without losing digits is wider. Raises
     `EnvironmentFailure` for a column or depth that does not exist.
     """
     if depth is not None and depth < 1:
         raise EnvironmentFailure(f"a depth of {depth} shows nothing", help="depths start at 1")
-    chosen = _chosen(columns, sections, width)
-    lines = [*_title(report), [], *_table(report, chosen, depth, width), []]
+    known = {**COLUMNS, **{name: c for section in sections for name, c in section.columns.items()}}
+    chosen = [_known(name, known) for name in _names(columns, sections, sort, width)]
+    rows = grow(report.graph, report.facts[Sites], depth, MOST_ROWS)
+    if sort is not None:
+        rows = flat(report.graph) if depth is None else ends(rows)
+        rows = _ranked(report, rows, sort, known, top)
+    lines = [*_title(report), [], *_table(report, chosen, rows, width), []]
     lines.extend(panel(total_entries(report), width))
     for section in sections:
         lines.extend(([], *section.lines(width)))
@@ -92,22 +105,44 @@ def render_table(
     return as_text(lines) if colour else as_plain(lines)
 
 
-def _chosen(columns: Sequence[str] | None, sections: Sequence[Section], width: int) -> list[Column]:
-    """The columns asked for; without a choice the usual ones and those of the sections."""
-    known: dict[str, Column] = dict(COLUMNS)
-    usual = _BROAD if width >= _WIDE and not sections else _NARROW
-    names = list(usual if columns is None else columns)
-    for section in sections:
-        known.update(section.columns)
-        if columns is None:
-            names.extend(section.columns)
-    for name in names:
-        if name not in known:
-            raise EnvironmentFailure(
-                f"there is no column `{name}`",
-                help=did_you_mean(name, known) or f"columns are {', '.join(known)}",
-            )
-    return [known[name] for name in names]
+def _names(
+    columns: Sequence[str] | None, sections: Sequence[Section], sort: str | None, width: int
+) -> list[str]:
+    """The columns asked for; else the usual ones, those of the sections and the one sorted by."""
+    if columns is not None:
+        return list(columns)
+    names = list(_BROAD if width >= _WIDE and not sections else _NARROW)
+    names.extend(name for section in sections for name in section.columns)
+    return names if sort is None or sort in names else [*names, sort]
+
+
+def _known(name: str, known: Mapping[str, Column]) -> Column:
+    if name not in known:
+        raise EnvironmentFailure(
+            f"there is no column `{name}`",
+            help=did_you_mean(name, known) or f"columns are {', '.join(known)}",
+        )
+    return known[name]
+
+
+def _ranked(
+    report: Report, rows: Sequence[Row], by: str, known: Mapping[str, Column], top: int | None
+) -> list[Row]:
+    """Rows in the order of a column, the largest first, and one row for all but the `top`."""
+    order = _known(by, known).order
+    if order is None:
+        sortable = ", ".join(name for name, column in known.items() if column.order)
+        raise EnvironmentFailure(
+            f"column `{by}` has no order", help=f"columns that have one are {sortable}"
+        )
+    ranked = sorted(rows, key=lambda row: order(_subject(report, row)), reverse=True)
+    if top is None or len(ranked) <= top:
+        return ranked
+    return [*ranked[:top], rest(ranked[top:])]
+
+
+def _subject(report: Report, row: Row) -> Subject:
+    return Subject(report, row, [report.layers[node] for node in row.nodes])
 
 
 def _title(report: Report) -> Iterator[Line]:
@@ -122,10 +157,9 @@ def _title(report: Report) -> Iterator[Line]:
 
 
 def _table(
-    report: Report, columns: Sequence[Column], depth: int | None, width: int
+    report: Report, columns: Sequence[Column], rows: Sequence[Row], width: int
 ) -> Iterator[Line]:
-    rows = grow(report.graph, report.facts[Sites], depth, MOST_ROWS)
-    subjects = [Subject(report, row, [report.layers[node] for node in row.nodes]) for row in rows]
+    subjects = [_subject(report, row) for row in rows]
     body = [[visible(column.cell(subject)) for column in columns] for subject in subjects]
     labels = [_label(subject) for subject in subjects]
     sums = _sums(report)
@@ -203,4 +237,6 @@ def _label(subject: Subject) -> _Label:
     if subject.layers and all(layer.training_only for layer in subject.layers):
         mark = " (unused)" if all(layer.dead for layer in subject.layers) else " (training only)"
     times = f" x{row.count}" if row.count > 1 else ""
-    return _Label(branch, visible(row.name), f" {visible(row.kind)}", times, mark)
+    return _Label(
+        branch, visible(row.name), f" {visible(row.kind)}" if row.kind else "", times, mark
+    )

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from cnnspec.ir import Graph, Scope
 from cnnspec.passes.sites import Sites
 
-__all__ = ["Row", "grow"]
+__all__ = ["Row", "ends", "flat", "grow", "rest"]
 
 _Member: TypeAlias = int | Scope
 
@@ -27,7 +27,8 @@ class Row:
     """One row. `level` counts from 0; `last` says for each level whether no sibling follows.
 
     `nodes` are all operations it stands for. `value` is the tensor it ends with, of the last of
-    them and the last of its outputs, None for a scope without one. `member` is the last of them.
+    them and the last of its outputs, None for a scope without one. `member` is the last of them,
+    None for a row that stands for whatever is left over.
     `ends` says that the tree does not go on below it.
     """
 
@@ -39,7 +40,7 @@ class Row:
     nodes: tuple[int, ...]
     value: int | None
     ends: bool
-    member: _Member
+    member: _Member | None
 
 
 def grow(graph: Graph, sites: Sites, depth: int | None, most_rows: int) -> list[Row]:
@@ -63,6 +64,50 @@ def grow(graph: Graph, sites: Sites, depth: int | None, most_rows: int) -> list[
         for row in rows
         if row.level < shown
     ]
+
+
+def flat(graph: Graph) -> list[Row]:
+    """A row for each operation alone, under its whole path."""
+    return [
+        Row(
+            name=node.path,
+            kind=node.op.name,
+            count=1,
+            level=0,
+            last=(True,),
+            nodes=(node.index,),
+            value=node.outputs[0],
+            ends=True,
+            member=node.index,
+        )
+        for node in graph.nodes
+    ]
+
+
+def ends(rows: Sequence[Row]) -> list[Row]:
+    """The rows that end the tree, under their whole paths."""
+    found: list[Row] = []
+    names: list[str] = []
+    for row in rows:
+        names[row.level :] = [row.name]
+        if row.ends:
+            found.append(replace(row, name=".".join(names), level=0, last=(True,)))
+    return found
+
+
+def rest(rows: Sequence[Row]) -> Row:
+    """One row for some that are not shown each."""
+    return Row(
+        name=f"{len(rows):,} more",
+        kind="",
+        count=1,
+        level=0,
+        last=(True,),
+        nodes=tuple(node for row in rows for node in row.nodes),
+        value=None,
+        ends=True,
+        member=None,
+    )
 
 
 def _fitting(rows: Sequence[Row], most_rows: int) -> int:

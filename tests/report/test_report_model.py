@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cnnspec.diagnostics import SpecError, warning
+from cnnspec.diagnostics import EnvironmentFailure, SpecError, warning
 from cnnspec.ir import Graph
 from cnnspec.report import Report, analyze
 from cnnspec.report.json import to_json
@@ -83,7 +83,7 @@ def test_layers_add_up_to_both_totals(graph: Graph) -> None:
         (report.totals.training, list(report.layers)),
     ):
         assert figures.layers == len(layers)
-        for name in figures.to_dict().keys() - {"layers", "training", "ops"}:
+        for name in figures.to_dict().keys() - {"layers", "training", "ops", "intensity"}:
             if hasattr(layers[0], name):
                 assert getattr(figures, name) == sum(getattr(layer, name) for layer in layers), name
         assert figures.params == figures.weights + figures.biases
@@ -177,9 +177,62 @@ def test_peak_and_training_memory() -> None:
     report = analyze(lenet())
     assert report.totals.peak_activation_bytes == 4 * (4704 + 1176)
     assert dict(report.peak_tensors) == {"1": 18816, "2": 4704}
-    weights, gradients, momentum, saved = report.training_memory
-    assert weights == gradients == momentum == 4 * 61_706
-    assert saved > 0
+    memory = report.training_memory
+    assert memory.weights == memory.gradients == memory.momentum == 4 * 61_706
+    assert memory.optimizer_state == memory.momentum
+    assert memory.total == 3 * 4 * 61_706 + memory.saved_activations
+    assert memory.saved_activations == sum(memory.saved.values()) > 0
+
+
+def test_bytes_follow_type_and_batch_and_counts_do_not() -> None:
+    graph = resnet50()
+    one, many = analyze(graph), analyze(graph, dtype="float16", batch=8, optimizer="adamw")
+    ours, theirs = one.totals, many.totals
+    assert (ours.params, ours.macs, ours.flops) == (theirs.params, theirs.macs, theirs.flops)
+    assert ours.activations == theirs.activations
+    assert theirs.peak_activation_bytes == 4 * ours.peak_activation_bytes
+    assert theirs.weight_bytes == ours.weight_bytes // 2
+    assert theirs.buffer_bytes == 2 * 53_120 + 8 * 53
+    assert theirs.bytes_written == 4 * ours.bytes_written
+    assert theirs.bytes_read < 4 * ours.bytes_read
+    assert many.training_memory.optimizer_state == 4 * ours.params + 4 * 161
+    assert many.training_memory.saved["statistics"] == one.training_memory.saved["statistics"]
+    assert many.to_dict()["options"] == {"dtype": "float16", "batch": 8, "optimizer": "adamw"}
+
+
+def test_eight_bits_are_for_inference() -> None:
+    report = analyze(lenet(), dtype="int8")
+    assert report.totals.peak_activation_bytes == 4704 + 1176
+    assert report.totals.weight_bytes == report.totals.weights + 4 * report.totals.biases
+    assert report.status["training_memory"].status == "unavailable"
+    assert report.to_dict()["training_memory"] is None
+    with pytest.raises(EnvironmentFailure, match="a network in int8 is not trained"):
+        _ = report.training_memory
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float61"}, "there is no type `float61`"),
+        ({"optimizer": "adan"}, "there is no optimizer `adan`"),
+        ({"batch": 0}, "a batch of 0 has no samples"),
+    ],
+)
+def test_options_that_do_not_exist(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnvironmentFailure) as failure:
+        analyze(lenet(), **options)
+    assert str(failure.value).startswith(message)
+
+
+def test_timeline_of_inference() -> None:
+    report = analyze(two_heads())
+    assert [moment.layer for moment in report.timeline] == [
+        layer.path for layer in report.layers if not layer.training_only
+    ]
+    assert max(moment.bytes for moment in report.timeline) == report.totals.peak_activation_bytes
+    assert [layer.live_bytes for layer in report.layers if layer.training_only] == [0, 0, 0, 0][
+        : sum(layer.training_only for layer in report.layers)
+    ]
 
 
 def test_repr_is_short_and_html_is_escaped() -> None:

@@ -232,6 +232,12 @@ def test_document() -> None:
     assert second["help"] is None
 
 
+def test_annotations_of_several_lines_have_no_columns() -> None:
+    found = error("bad", "m", Span(UNET, 7, 5, 9, 1))
+    expected = "::error file=specs/unet.yaml,line=7,endLine=9,title=error[bad]::m\n"
+    assert render_annotations([found]) == expected
+
+
 def test_annotations_are_one_line_each_and_start_no_other() -> None:
     source = Source("a,b:c.yaml", "x\n")
     found = error("bad", "50% of\n::warning::it", Span(source, 1, 1, 1, 2), help="try\rthis")
