@@ -6,7 +6,7 @@ neither torch nor onnx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from cnnspec.backends.onnx import ExportReport
+    from cnnspec.passes.symbolic import Symbols
     from cnnspec.report import Report
 
 __all__ = ["Network", "load"]
@@ -80,15 +81,45 @@ class Network:
             inputs={**self._inputs, **inputs},
         )
 
-    def analyze(self, *, strict: bool = False) -> Report:
+    def analyze(
+        self,
+        *,
+        strict: bool = False,
+        dtype: str = "float32",
+        batch: int = 1,
+        optimizer: str = "momentum",
+        lint: Iterable[str] = (),
+    ) -> Report:
         """Everything that can be known without running: see `cnnspec.report.Report`.
 
         With `strict`, windows that do not fit their input evenly are errors (`SpecError`), as in
-        the lectures.
+        the lectures. Figures in bytes are those of `batch` samples in `dtype` (`float32`,
+        `float16`, `bfloat16`, `float64`, `int8`), training memory with `optimizer` (`sgd`,
+        `momentum`, `adam`, `adamw` and others of torch.optim); `EnvironmentFailure` for a name that
+        does not exist. Counts stay at batch 1. `lint` names rules that run on request, such as
+        `odd-channels`; `all` means all of them.
         """
-        from cnnspec.report import analyze
+        from cnnspec.report import analyze, lint_rules
 
-        return analyze(self.graph, strict=strict, warnings=self.warnings)
+        return analyze(
+            self.graph,
+            strict=strict,
+            dtype=dtype,
+            batch=batch,
+            optimizer=optimizer,
+            lint=lint_rules(lint),
+            warnings=self.warnings,
+        )
+
+    def symbolic(self) -> Symbols:
+        """The network as a function of its input's size: formulas, and the sizes it takes.
+
+        `network.symbolic().macs.at(H=256, W=256)`; see `cnnspec.passes.symbolic`.
+        """
+        from cnnspec.frontend.resizing import resizing
+        from cnnspec.passes.symbolic import symbols
+
+        return symbols(self.graph, resizing(self._loaded, self._variant, self._params))
 
     def to_torch(self, *, seed: int = 0) -> torch.nn.Module:
         """The network as a module, executed from its generated source, with seeded weights."""

@@ -12,8 +12,9 @@ ${PYTHON:-python3} -m venv --clear "$environment"
 python="$environment/bin/python"
 
 "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-# torchvision is an oracle. Its own pin of torch may have no CPU build, so it comes by itself.
-"$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision
+# Oracles. torchvision's own pin of torch may have no CPU build, and timm wants torchvision.
+"$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+  torchvision timm
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from cnnspec import __version__
 from cnnspec.cli.option_types import one_of
 from cnnspec.cli.output import write_result
 from cnnspec.cli.spec_arguments import (
     SPEC_HELP,
     add_choice,
+    add_lint,
     exit_code,
     given_inputs,
     given_params,
@@ -18,7 +21,8 @@ from cnnspec.cli.spec_arguments import (
 )
 from cnnspec.cli.terminal import Terminal
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, Note, SpecError, quantity
-from cnnspec.frontend.load import Loaded, expand
+from cnnspec.frontend.discovery import may_be_spec, named_files
+from cnnspec.frontend.load import Loaded, expand, is_bundled
 from cnnspec.frontend.validation import schema_violations
 from cnnspec.report import analyze, diagnostics_document, render_annotations
 from cnnspec.report.expectations import unmet
@@ -32,7 +36,8 @@ Report every mistake of one or more specs: YAML, names, arguments, shapes,
 EPILOG = """\
 examples:
   cnnspec check net.yaml
-  cnnspec check specs/*.yaml --format json
+  cnnspec check specs/ --format json
+  cnnspec check specs/ --format sarif > cnnspec.sarif
   cnnspec check resnet --variant resnet101
 
 exit codes:
@@ -43,17 +48,30 @@ exit codes:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", help=SPEC_HELP)
+    parser.add_argument(
+        "specs", metavar="SPEC", nargs="+", help=f"{SPEC_HELP}, or a folder of specs"
+    )
     add_choice(parser)
     parser.add_argument(
         "--strict", action="store_true", help="windows that do not fit evenly are errors"
     )
+    add_lint(parser)
     parser.add_argument(
         "--format",
-        type=one_of("--format", "text", "json", "github"),
+        type=one_of("--format", "text", "json", "github", "sarif"),
         metavar="FORMAT",
         default="text",
-        help="text (default), json, or github for annotations of a pull request",
+        help="text (default), json, github for annotations of a pull request, or sarif for code "
+        "scanning (SARIF 2.1.0)",
+    )
+    parser.add_argument(
+        "--only-specs",
+        action="store_true",
+        help="pass over files without a key `cnnspec`, as for folders: for hooks that are given "
+        "all YAML files",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="again whenever a spec or what it imports changes"
     )
 
 
@@ -67,9 +85,20 @@ class _Findings:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check and report."""
+    """Check and report, with `--watch` again and again."""
+    if options.watch:
+        from cnnspec.cli.watching import paths_of, watch
+
+        watch(paths_of(options.specs), lambda: _once(options))
+    return _once(options)
+
+
+def _once(options: argparse.Namespace) -> int:
     findings = _Findings()
-    for spec in options.specs:
+    specs = list(named_files(options.specs, itself=is_bundled))
+    if options.only_specs:
+        specs = [spec for spec in specs if not Path(spec).is_file() or may_be_spec(spec)]
+    for spec in specs:
         try:
             _check(spec, options, findings)
         except SpecError as failure:
@@ -81,6 +110,13 @@ def run(options: argparse.Namespace) -> int:
         from json import dumps
 
         write_result(dumps(diagnostics_document(findings.diagnostics), indent=1), None)
+    elif options.format == "sarif":
+        from json import dumps
+
+        from cnnspec.report.sarif import sarif_document
+
+        log = sarif_document(findings.diagnostics, findings.failures, version=__version__)
+        write_result(dumps(log, indent=1), None)
     elif options.format == "github":
         if findings.diagnostics:
             write_result(render_annotations(findings.diagnostics), None)
@@ -88,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
         terminal = Terminal(sys.stdout)
         terminal.diagnostics(findings.diagnostics)
         if code == 0 and not findings.failures:
-            specs = quantity(len(options.specs), "spec")
-            terminal.write(f"{specs}, {quantity(findings.networks, 'network')}: no errors")
+            checked = quantity(len(specs), "spec")
+            terminal.write(f"{checked}, {quantity(findings.networks, 'network')}: no errors")
     for unreached in findings.failures:
         Terminal(sys.stderr).failure(unreached)
     return 2 if findings.failures else code
@@ -142,7 +178,7 @@ def _variant(
             params=given_params(options.params),
             inputs=given_inputs(options.inputs),
         )
-        report = analyze(graph, strict=options.strict)
+        report = analyze(graph, strict=options.strict, lint=options.lint)
     except SpecError as failure:
         return list(failure.diagnostics)
     found = list(report.warnings)

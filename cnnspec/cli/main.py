@@ -10,15 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cnnspec.cli import analyze, check, explain, schema
-from cnnspec.cli.parser import Command, parse
+from cnnspec.cli.commands import COMMANDS, all_commands, command
+from cnnspec.cli.parser import parse
 from cnnspec.cli.spec_arguments import exit_code
 from cnnspec.cli.terminal import Terminal
 from cnnspec.diagnostics import EnvironmentFailure, SpecError
 
-__all__ = ["COMMANDS", "main"]
-
-COMMANDS: tuple[Command, ...] = (analyze, check, schema, explain)
+__all__ = ["main"]
 
 _EPILOG = """\
 examples:
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        options = parse(arguments, COMMANDS, _EPILOG)
+        options = parse(arguments, COMMANDS, command, all_commands, _EPILOG)
         code: int = options.run(options)
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else 0

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
 
-__all__ = ["names", "one_of", "text", "whole"]
+__all__ = ["OneOf", "names", "one_of", "text", "whole"]
 
 _LONGEST_NUMBER = 9
 
 
-def one_of(option: str, *choices: str) -> Callable[[str], str]:
-    """One of a few words."""
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of a few words. Shells complete them."""
 
-    def check(given: str) -> str:
-        if given not in choices:
+    option: str
+    choices: tuple[str, ...]
+
+    def __call__(self, given: str) -> str:
+        """The word, where it is one of them."""
+        if given not in self.choices:
+            *others, last = self.choices
             raise EnvironmentFailure(
-                f"{option} takes {', '.join(choices[:-1])} or {choices[-1]}, not {_shown(given)}",
-                help=did_you_mean(given, choices),
+                f"{self.option} takes {', '.join(others)} or {last}, not {_shown(given)}",
+                help=did_you_mean(given, self.choices),
             )
         return given
 
-    return check
+
+def one_of(option: str, *choices: str) -> OneOf:
+    """One of a few words, at least two."""
+    return OneOf(option, choices)
 
 
 def text(option: str) -> Callable[[str], str]:

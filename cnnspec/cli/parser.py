@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 from shlex import quote
 from typing import Any, NoReturn, Protocol
@@ -16,7 +16,7 @@ from cnnspec import __version__
 from cnnspec.cli.output import put
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
 
-__all__ = ["Command", "parse"]
+__all__ = ["Command", "parse", "parsers"]
 
 
 class Command(Protocol):
@@ -37,26 +37,36 @@ class Command(Protocol):
         """Runs the command and gives the exit code."""
 
 
-def parse(arguments: Sequence[str], commands: Sequence[Command], epilog: str) -> argparse.Namespace:
+def parse(
+    arguments: Sequence[str],
+    names: Iterable[str],
+    one: Callable[[str], Command],
+    every: Callable[[], Sequence[Command]],
+    epilog: str,
+) -> argparse.Namespace:
     """The options of one command; `run` among them is what runs it.
 
+    `one` gives the command of a name, so that no other is imported; help asks for `every` one.
     Raises `EnvironmentFailure` for wrong usage, and `SystemExit` where help or the version was
     asked for, after showing it.
     """
-    parser, own = _parsers(commands, epilog)
+    names = tuple(names)
+    first = arguments[0] if arguments else "--help"
+    whole = [one(first)] if first in names else every() if first in ("-h", "--help") else ()
+    parser, own = parsers(whole, epilog)
     if not arguments:
         put(sys.stderr, parser.format_help())
         raise SystemExit(2)
-    first = arguments[0]
     if first not in own and first not in parser.options:
-        raise _no_command(first, list(own))
+        raise _no_command(first, names)
     options, rest = parser.parse_known_args(arguments)
     if rest:
         raise own[first].unexpected(rest[0])
     return options
 
 
-def _parsers(commands: Sequence[Command], epilog: str) -> tuple[_Parser, dict[str, _Parser]]:
+def parsers(commands: Sequence[Command], epilog: str) -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of the whole command line, and those of the commands by name."""
     parser = _Parser(
         prog="cnnspec",
         description="Convolutional networks written once, in YAML: analyze, compile, export.",

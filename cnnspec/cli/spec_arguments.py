@@ -8,20 +8,27 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cnnspec.cli.option_types import text
+from cnnspec.cli.option_types import names, text
+from cnnspec.device import Device
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure
 from cnnspec.frontend import tree
+from cnnspec.frontend.devices import device_path, read_device
 from cnnspec.frontend.load import Loaded, load_named, load_text
+from cnnspec.frontend.origins import Disk
 from cnnspec.frontend.reader import MAX_BYTES, read
+from cnnspec.report import lint_rules
 from cnnspec.source import Source
 
 __all__ = [
     "SPEC_HELP",
     "add_choice",
+    "add_lint",
     "exit_code",
+    "given_device",
     "given_inputs",
     "given_params",
     "load_spec",
+    "standard_input",
 ]
 
 SPEC_HELP = "a file, `-` for standard input, or a bundled name (vgg16)"
@@ -70,14 +77,30 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_lint(parser: argparse.ArgumentParser) -> None:
+    """Add the option that asks for further lint rules."""
+    parser.add_argument(
+        "--lint",
+        metavar="A,B",
+        type=_lint_rules,
+        default=frozenset(),
+        help="further rules, such as odd-channels or not-tensorrt, or all",
+    )
+
+
+def _lint_rules(given: str) -> frozenset[str]:
+    return lint_rules(names("--lint")(given))
+
+
 def load_spec(spec: str) -> tuple[Loaded, str | None]:
     """The document that SPEC names, and the variant if it is the name of a bundled one."""
     if spec == "-":
-        return load_text(_standard_input(), "<stdin>"), None
+        return load_text(standard_input(), "<stdin>"), None
     return load_named(spec)
 
 
-def _standard_input() -> bytes:
+def standard_input() -> bytes:
+    """What comes from standard input, up to a byte more than a spec may have."""
     if sys.stdin is None:
         raise EnvironmentFailure("standard input cannot be read: it is closed")
     try:
@@ -85,6 +108,13 @@ def _standard_input() -> bytes:
     except OSError as failure:
         reason = (failure.strerror or "unknown reason").lower()
         raise EnvironmentFailure(f"standard input cannot be read: {reason}") from None
+
+
+def given_device(given: str) -> Device:
+    """The device that `--device` names: a bundled one or a file."""
+    path = device_path(given)
+    text = Disk().read(path, str(path))
+    return read_device(_Given(text.name, text.text))
 
 
 def given_params(texts: Iterable[str]) -> dict[str, tree.Node]:

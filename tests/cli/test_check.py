@@ -92,6 +92,38 @@ def test_annotations(folder: Path) -> None:
     assert cnnspec("check", "good.yaml", "--format", "github", cwd=folder) == (0, "", "")
 
 
+def test_sarif(folder: Path) -> None:
+    code, out, err = cnnspec("check", ".", "none.yaml", "--format", "sarif", cwd=folder)
+    assert code == 2
+    assert err.startswith("error: there is no file `none.yaml`")
+    document = json.loads(out)
+    (run,) = document["runs"]
+    assert [result["level"] for result in run["results"]] == ["error", "warning"]
+    uris = [
+        result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        for result in run["results"]
+    ]
+    assert uris == ["bad.yaml", "odd.yaml"]
+    assert not run["invocations"][0]["executionSuccessful"]
+
+
+def test_folders_are_the_specs_in_them(folder: Path) -> None:
+    (folder / "compose.yaml").write_text("services: {}\n", encoding="utf-8")
+    (folder / "vgg16").mkdir()
+    (folder / "vgg16" / "bad.yaml").write_text(BAD, encoding="utf-8")
+    code, out, err = cnnspec("check", ".", cwd=folder)
+    assert (code, err) == (1, "")
+    assert out.endswith("\n2 errors, 1 warning\n")
+    # A bundled network wins over a folder of its name.
+    assert cnnspec("check", "vgg16", cwd=folder).out == "1 spec, 1 network: no errors\n"
+    assert cnnspec("check", "compose.yaml", cwd=folder).code == 1
+    assert cnnspec("check", "--only-specs", "compose.yaml", cwd=folder) == (
+        0,
+        "0 specs, 0 networks: no errors\n",
+        "",
+    )
+
+
 def test_schema(folder: Path) -> None:
     code, out, err = cnnspec("schema")
     assert (code, err) == (0, "")

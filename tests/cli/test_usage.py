@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnspec.cli.commands import COMMANDS
 from cnnspec.cli.main import main
 from tests.cli.process import DECIDING, cnnspec
 
@@ -28,7 +29,7 @@ WRONG: dict[str, tuple[str | None, str]] = {
     "analyse vgg16": ("there is no command `analyse`", "did you mean `analyze`?"),
     "frobnicate": (
         "there is no command `frobnicate`",
-        "commands are analyze, check, schema, explain",
+        f"commands are {', '.join(COMMANDS)}",
     ),
     "tiny.yaml": (
         "there is no command `tiny.yaml`",
@@ -52,9 +53,9 @@ WRONG: dict[str, tuple[str | None, str]] = {
         "`cnnspec analyze` has no option `--frob`",
         "`cnnspec analyze --help` shows how",
     ),
-    "analyze tiny.yaml vgg16": (
+    "expand tiny.yaml vgg16": (
         "`vgg16` is one argument too many",
-        "`cnnspec analyze --help` shows how",
+        "`cnnspec expand --help` shows how",
     ),
     "analyze tiny.yaml --set": ("--set needs a value", "`cnnspec analyze --help` shows how"),
     "analyze tiny.yaml --strict=1": (

@@ -1,0 +1,97 @@
+"""Options of `analyze` that add a section to the report: a budget, a device, a lens, formulas."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cnnspec.cli.option_types import one_of, text
+from cnnspec.cli.spec_arguments import given_device
+from cnnspec.device import Device
+from cnnspec.report import Report, Section
+from cnnspec.report.sections.budget import Budget, Limit, parse_budget
+
+if TYPE_CHECKING:
+    from cnnspec.passes.symbolic import Expand
+
+__all__ = ["Asked", "add_sections"]
+
+
+def add_sections(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from cnnspec.lenses import LENSES
+
+    parser.add_argument(
+        "--budget",
+        type=text("--budget"),
+        metavar="LIMITS",
+        help='exit with 1 unless "macs<4.2G, params<26M, peak<8MiB" holds',
+    )
+    parser.add_argument(
+        "--device",
+        type=text("--device"),
+        metavar="FILE|DEVICE",
+        help="least time that a device takes; `nvidia-t4` and others are bundled",
+    )
+    parser.add_argument(
+        "--as",
+        dest="tool",
+        type=one_of("--as", *LENSES),
+        metavar="TOOL",
+        help="what another tool would print, such as thop or fvcore",
+    )
+    parser.add_argument(
+        "--symbolic",
+        action="store_true",
+        help="formulas in the input's size, and the sizes that the network takes",
+    )
+    parser.add_argument(
+        "--timeline", action="store_true", help="bytes of activations alive at each layer"
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options ask for, read once for all networks."""
+
+    limits: Sequence[Limit]
+    device: Device | None
+    tool: str | None
+    symbolic: bool
+    timeline: bool
+
+    @classmethod
+    def by(cls, options: argparse.Namespace) -> Asked:
+        """What `options` ask for. Raises `EnvironmentFailure` for what cannot be read."""
+        return cls(
+            limits=() if options.budget is None else parse_budget(options.budget),
+            device=None if options.device is None else given_device(options.device),
+            tool=options.tool,
+            symbolic=options.symbolic,
+            timeline=options.timeline,
+        )
+
+    def sections(self, report: Report, resized: Expand) -> list[Section]:
+        """The sections of one network, the budget last."""
+        found: list[Section] = []
+        if self.tool is not None:
+            from cnnspec.report.sections.lens import LensSection
+
+            found.append(LensSection(report, self.tool))
+        if self.symbolic:
+            from cnnspec.report.sections.symbolic import SymbolicSection
+
+            found.append(SymbolicSection(report, resized))
+        if self.timeline:
+            from cnnspec.report.sections.timeline import Timeline
+
+            found.append(Timeline(report))
+        if self.device is not None:
+            from cnnspec.report.sections.roofline import RooflineSection
+
+            found.append(RooflineSection(report, self.device))
+        if self.limits:
+            found.append(Budget(report, self.limits))
+        return found
