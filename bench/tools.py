@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PEERS", "Counts"]
+__all__ = ["PEERS", "Counts", "import_torchvision"]
 
 SHAPE = (1, 3, 224, 224)
 
@@ -32,15 +32,21 @@ class Counts(NamedTuple):
     macs: int
 
 
-def _build(network: str, device: str = "cpu") -> nn.Module:
+def import_torchvision() -> None:
+    """Make torchvision importable where it was built for another torch: declare what it names."""
     import torch
 
     if not hasattr(torch.ops.torchvision, "nms"):
-        # A torchvision built for another torch imports only if these schemas exist.
         library = torch.library.Library("torchvision", "DEF")
         _KEPT.append(library)
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def _build(network: str, device: str = "cpu") -> nn.Module:
+    import torch
+
+    import_torchvision()
     import torchvision
 
     with torch.device(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -10,7 +11,11 @@ from onnx import helper, numpy_helper
 from cnnspec.backends.onnx.build import to_model
 from cnnspec.backends.onnx.verify import Verification, VerificationFailure, verify
 from cnnspec.ir import Graph
+from cnnspec.ops.adaptive_max_pool import AdaptiveMaxPool1d
 from cnnspec.ops.conv import Conv2d
+from cnnspec.ops.max_pool import MaxPool1d
+from cnnspec.ops.padding import ZeroPad1d
+from cnnspec.tensor import Role, Tensor
 from tests.backends.onnx_networks import Drop, Flat, Halves, Leaky, Sum, image, made, torch_of
 from tests.ops.harness import Interpreted, Network, arrays
 
@@ -126,3 +131,55 @@ def test_what_is_no_valid_onnx_fails() -> None:
     model.graph.node[0].op_type = "Convolute"
     with pytest.raises(VerificationFailure, match="not valid ONNX"):
         proved(model, graph, module)
+
+
+# ------------------------------------------------------------------------- what the runtime refuses
+
+
+def padded_pool() -> tuple[Graph, Interpreted, onnx.ModelProto]:
+    """Zeros around a sequence, as wide as the windows of the pooling behind them."""
+    net = Network(signal=Tensor((2, 5), (Role.CHANNEL, Role.LENGTH)))
+    padded = net.add("block.pad", made(ZeroPad1d, padding=2), 0)
+    net.output("highest", net.add("block.pool", made(MaxPool1d, kernel_size=2), padded))
+    graph = net.graph()
+    module = Interpreted(graph).eval()
+    return graph, module, to_model(graph, arrays(module))
+
+
+def test_what_the_runtime_does_not_load_fails_at_the_layer(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Zeros in the plain form go to the pooling, whose padding may not be as wide as a window."""
+    graph, module, model = padded_pool()
+    assert proved(model, graph, module).close
+    pad = next(node for node in model.graph.node if node.op_type == "Pad")
+    del pad.input[2:]
+    sides = next(each for each in model.graph.initializer if each.name == pad.input[1])
+    sides.CopyFrom(numpy_helper.from_array(np.array([0, 0, 2, 0, 0, 2]), sides.name))
+    with pytest.raises(VerificationFailure) as failure:
+        proved(model, graph, module)
+    assert failure.value.message == (
+        "ONNX Runtime refuses the model at `block.pool`, with optimisations: "
+        "Pad should be smaller than kernel"
+    )
+    assert failure.value.path == "block.pool"
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_runtime_cannot_run_fails_at_the_layer() -> None:
+    """An index beyond the axis is found when the model runs."""
+    net = Network(signal=Tensor((2, 7), (Role.CHANNEL, Role.LENGTH)))
+    act = net.add("act", made(Leaky), 0)
+    pooled = net.add("pooled", made(AdaptiveMaxPool1d, output_size=4), act)
+    net.output("last", net.add("last", made(Leaky), pooled))
+    graph = net.graph()
+    module = Interpreted(graph).eval()
+    model = to_model(graph, arrays(module))
+    gather = next(node for node in model.graph.node if node.op_type == "Gather")
+    places = next(each for each in model.graph.initializer if each.name == gather.input[1])
+    far = np.full(tuple(places.dims), 99)
+    places.CopyFrom(numpy_helper.from_array(far, places.name))
+    with pytest.raises(VerificationFailure, match="at `pooled`, without optimisations") as failure:
+        proved(model, graph, module)
+    assert failure.value.path == "pooled"
+    assert "[ONNXRuntimeError]" not in failure.value.message

@@ -19,12 +19,12 @@ def session(
     optimise: onnxruntime.GraphOptimizationLevel,
     threads: int = 2,
 ) -> onnxruntime.InferenceSession:
-    """A session of a serialized model or a file on the CPU, silent but for errors."""
+    """A session of a serialized model or a file on the CPU, silent: what goes wrong is raised."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = optimise
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     source = model if isinstance(model, bytes) else os.fspath(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

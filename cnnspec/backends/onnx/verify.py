@@ -6,6 +6,7 @@ Judges a finished model. Nothing that writes or repairs one may enter.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ _LEVELS = {
     False: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     True: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+
+
+_RUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+"""What ONNX Runtime's messages begin with."""
 
 
 class VerificationFailure(EnvironmentFailure):
@@ -120,9 +125,10 @@ def verify(
         given = [_inputs(graph, batch, seed) for batch in tried]
         wanted = [_run(module, feeds) for feeds in given]
         for optimised, level in _LEVELS.items():
-            runtime = session(data, optimise=level)
-            for batch, feeds, expected in zip(tried, given, wanted, strict=True):
-                found = runtime.run(None, feeds)
+            with _refusals_told(proto, given[0], optimised):
+                runtime = session(data, optimise=level)
+                results = [runtime.run(None, feeds) for feeds in given]
+            for batch, feeds, expected, found in zip(tried, given, wanted, results, strict=True):
                 if len(expected) != len(found):
                     raise VerificationFailure(
                         f"the model has {len(found)} outputs, torch gives {len(expected)}"
@@ -253,6 +259,61 @@ def _difference(ours: np.ndarray[Any, Any], theirs: torch.Tensor) -> float:
 # ------------------------------------------------------------------------------------- diagnosis
 
 
+@contextmanager
+def _refusals_told(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], optimised: bool
+) -> Iterator[None]:
+    """Whatever ONNX Runtime raises, as a `VerificationFailure` at the first layer it refuses."""
+    try:
+        yield
+    except Exception as refusal:  # its error classes have no public base
+        path = _first_refused(model, feeds, optimised)
+        place = f" at `{path}`" if path else ""
+        when = "with" if optimised else "without"
+        raise VerificationFailure(
+            f"ONNX Runtime refuses the model{place}, {when} optimisations: {_reason(refusal)}",
+            path=path,
+        ) from refusal
+
+
+def _reason(refusal: Exception) -> str:
+    """What ONNX Runtime says, without its error codes, source files and C++ conditions."""
+    said = _RUNTIME_CODE.sub("", _first_line(refusal))
+    for before in ("Status Message: ", " was false. "):
+        said = said.rpartition(before)[2]
+    return said.rstrip(".")
+
+
+def _first_refused(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray[Any, Any]], optimised: bool
+) -> str | None:
+    """The layer up to which the model does not run and before which it does, by bisection."""
+
+    def runs(count: int) -> bool:
+        part = onnx.ModelProto()
+        part.CopyFrom(model)
+        del part.graph.node[count:]
+        del part.graph.output[:]
+        last = part.graph.node[-1].output[0]
+        part.graph.output.append(helper.make_empty_tensor_value_info(last))
+        try:
+            session(part.SerializeToString(), optimise=_LEVELS[optimised]).run(None, dict(feeds))
+        except Exception:
+            return False
+        return True
+
+    works, fails = 0, len(model.graph.node)
+    if not fails or runs(fails):
+        return None
+    while fails - works > 1:
+        middle = (works + fails) // 2
+        if runs(middle):
+            works = middle
+        else:
+            fails = middle
+    return model.graph.node[fails - 1].name.partition("/")[0] or None
+
+
 def _fail(
     result: Comparison,
     model: onnx.ModelProto,
@@ -291,11 +352,12 @@ def _first_divergent(
     have = {output.name for output in model.graph.output}
     extra = [name for _, name in watched if name not in have]
     wider.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in extra)
-    runtime = session(wider.SerializeToString(), optimise=_LEVELS[optimised])
     wanted = [name for _, name in watched]
     if not wanted:
         return None  # asked for nothing, the runtime would give every output
-    found = dict(zip(wanted, runtime.run(wanted, dict(feeds)), strict=True))
+    with _refusals_told(wider, feeds, optimised):
+        runtime = session(wider.SerializeToString(), optimise=_LEVELS[optimised])
+        found = dict(zip(wanted, runtime.run(wanted, dict(feeds)), strict=True))
     results = _observed(module, graph, feeds)
     for path, name in watched:
         theirs = results.get(path)
