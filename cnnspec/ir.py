@@ -7,7 +7,7 @@ each block. No pass, back end or location-free rule may be known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -98,6 +98,18 @@ class Scope:
         """The part of the path that this scope adds to its parent's."""
         prefix = self.parent.path if self.parent else ""
         return self.path[len(prefix) + 1 :] if prefix else self.path
+
+    def flat_members(self) -> list[int | Scope]:
+        """Members, those of inline scopes in their place: inline adds no level."""
+        found: list[int | Scope] = []
+        pending = list(reversed(self.members))
+        while pending:
+            member = pending.pop()
+            if isinstance(member, Scope) and member.inline:
+                pending.extend(reversed(member.members))
+            else:
+                found.append(member)
+        return found
 
     def nodes(self) -> Iterator[int]:
         """Indices of all nodes inside, at any depth, in order."""
@@ -203,14 +215,16 @@ class Graph:
     @cached_property
     def inference(self) -> frozenset[int]:
         """Indices of the nodes that inference runs: all that an inference output depends on."""
-        return self._reach(output.value for output in self.outputs if not output.training)
+        return self._reach([output.value for output in self.outputs if not output.training])
 
     @cached_property
     def used(self) -> frozenset[int]:
         """Indices of the nodes that some output depends on; the others are dead."""
-        return self._reach(output.value for output in self.outputs)
+        if not any(output.training for output in self.outputs):
+            return self.inference
+        return self._reach([output.value for output in self.outputs])
 
-    def _reach(self, values: Iterator[int]) -> frozenset[int]:
+    def _reach(self, values: Sequence[int]) -> frozenset[int]:
         seen: set[int] = set()
         stack = [self.producers[value] for value in values]
         while stack:
@@ -218,7 +232,7 @@ class Graph:
             if index < 0 or index in seen:
                 continue
             seen.add(index)
-            stack.extend(self.producers[value] for value in self.nodes[index].inputs)
+            stack.extend([self.producers[value] for value in self.nodes[index].inputs])
         return frozenset(seen)
 
     def value_name(self, value: int) -> str:

@@ -21,8 +21,9 @@ ONNX, by example:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from cnnspec.record import Record
 
 __all__ = [
     "Arg",
@@ -56,15 +57,13 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class In:
+class In(Record):
     """Input number `index` of the op."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(Record):
     """A weight or buffer of the op itself, by the name its `weights` or `buffers` rule gives it.
 
     For ONNX the stored array may be cut along its first axis (`rows`, half open) and then
@@ -76,16 +75,14 @@ class Own:
     rows: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dim:
+class Dim(Record):
     """The size of `axis` (0 is the batch) of a tensor, read when the network runs."""
 
     tensor: In
     axis: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(Record):
     """The sizes of a tensor from `axis` on, read when the network runs: `x.shape[2:]`."""
 
     tensor: In
@@ -95,8 +92,7 @@ class Rest:
 # ---------------------------------------------------------------------------------------- torch
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Record):
     """`function(*args, **kwargs)`; one that starts with a dot is a method of the first argument."""
 
     function: str
@@ -104,16 +100,14 @@ class Call:
     kwargs: tuple[tuple[str, Arg], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Infix:
+class Infix(Record):
     """`a + b + c`: operands joined by one operator, from the left."""
 
     operator: str
     operands: tuple[Arg, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Record):
     """`start:stop:step` inside an `Index`; None leaves a side out."""
 
     start: int | None = None
@@ -121,23 +115,20 @@ class Cut:
     step: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Record):
     """`value[a, b, ...]`."""
 
     value: Arg
     items: tuple[int | Cut | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Each:
+class Each(Record):
     """A list literal of expressions: `[a, b]`, as `torch.cat` wants it."""
 
     items: tuple[Arg, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(Record):
     """A submodule at the entry's own path, and how its forward is called.
 
     `target` is the class (`nn.Conv2d`). `result` picks one of several results, as of
@@ -152,8 +143,7 @@ class Module:
     result: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Helper:
+class Helper(Record):
     """A submodule of a small class that torch lacks.
 
     `source` is the text of the class `name`, which may use `torch`, `nn`, `F` and `math`; it is
@@ -220,26 +210,25 @@ def index(value: Arg, *items: int | Cut | None) -> Index:
 # ----------------------------------------------------------------------------------------- ONNX
 
 
-@dataclass(frozen=True, slots=True)
-class Tmp:
+class Tmp(Record):
     """A tensor between two nodes of one lowering; the back end makes its name unique."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Out:
+class Out(Record):
     """Output number `index` of the op."""
 
     index: int
 
 
+_FIRST = Out(0)
+
 Scalar: TypeAlias = int | float | bool
 Nested: TypeAlias = Scalar | tuple["Nested", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Const:
+class Const(Record):
     """A constant tensor: nested tuples and its dtype (`float32`, `int64`, `bool`).
 
     `shape` reshapes a flat tuple, for constants that are easier to write flat.
@@ -250,8 +239,7 @@ class Const:
     shape: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Record):
     """An int64 vector of sizes, fixed ones as numbers and others read at run time.
 
     The back end writes a constant where all are known, else Shape, Gather and Concat nodes.
@@ -265,8 +253,7 @@ OnnxValue: TypeAlias = In | Own | Const | Shape | Tmp | None
 Attribute: TypeAlias = int | float | str | list[int] | list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Record):
     """One ONNX node. An input of None is an optional one left out."""
 
     op: str
@@ -278,7 +265,7 @@ class Node:
 def node(
     op: str,
     *inputs: OnnxValue,
-    to: Tmp | Out | tuple[Tmp | Out, ...] = Out(0),
+    to: Tmp | Out | tuple[Tmp | Out, ...] = _FIRST,
     **attributes: Attribute,
 ) -> Node:
     """A `Node`: inputs in order, outputs in `to`, attributes as keywords."""

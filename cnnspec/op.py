@@ -26,7 +26,7 @@ import ast
 import sys
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from inspect import cleandoc, getsource
 from itertools import pairwise
@@ -35,6 +35,7 @@ from typing import Any, ClassVar, NamedTuple, dataclass_transform
 from cnnspec.diagnostics import quantity
 from cnnspec.geometry import View, Window
 from cnnspec.lower import Node, TorchCode
+from cnnspec.record import Frozen
 from cnnspec.slots import Slot
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Buffer, Weight
@@ -207,7 +208,7 @@ def arg(slot: Slot, default: Any = MISSING) -> Any:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(arg,))
-class Op(ABC):
+class Op(Frozen, ABC):
     """An operation: a frozen dataclass whose fields are its arguments.
 
     Subclasses become dataclasses by themselves. Pass `abstract=True` for the base of a family,
@@ -229,7 +230,7 @@ class Op(ABC):
     inplace_capable: ClassVar[bool] = False
     """True if the output may take the place of the first input in memory at inference."""
     quantizable: ClassVar[bool] = False
-    """True if int8 inference has the op."""
+    """True if ONNX Runtime has int8 kernels on the CPU for what the op becomes."""
     saves: ClassVar[tuple[str, ...]]
     """What backward keeps: any of `input`, `output`, `mask` (one byte an output element), `indices`
     (eight bytes an output element). An op that keeps more or less says so in `saved`."""
@@ -240,8 +241,7 @@ class Op(ABC):
     def __init_subclass__(cls, *, abstract: bool = False, name: str = "") -> None:
         cls.abstract = abstract
         cls.name = name or cls.__name__
-        # Only its fields are asked of dataclass. The methods it would compile for each class anew,
-        # which was a third of the time of a start, stand below once for all.
+        # Only its fields are asked of dataclass, as for a `Record`.
         dataclass(init=False, eq=False, repr=False)(cls)
         found = fields(cls)  # type: ignore[arg-type]  # made a dataclass above
         cls._fields = {f.name: f for f in sorted(found, key=cls._rank)}
@@ -257,12 +257,6 @@ class Op(ABC):
     def __init__(self, **arguments: Any) -> None:
         """Every argument in its final form: `cnnspec.ops.bind` makes ops."""
         self.__dict__.update(arguments)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise FrozenInstanceError(f"{self.name} cannot change")
-
-    def __delattr__(self, name: str) -> None:
-        raise FrozenInstanceError(f"{self.name} cannot change")
 
     # ------------------------------------------------------------------------------ the rules
 
@@ -297,6 +291,13 @@ class Op(ABC):
         """
         return None
 
+    def forgets_shifts(self, at: Site) -> bool:
+        """Whether a constant added to a channel of the input leaves the output as it is.
+
+        What subtracts the mean of each channel does so; a batch norm does in training.
+        """
+        return self.channel_affine(at) is not None
+
     def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:
         """Rows of input that no output reads: `(axis of the input, rows, remainder)` where the
         remainder of the division by the stride is not zero."""
@@ -311,6 +312,13 @@ class Op(ABC):
             mask=elements if "mask" in self.saves else 0,
             indices=elements if "indices" in self.saves else 0,
         )
+
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """What torch keeps where only those inputs need a gradient for which `needs` is True.
+
+        `saved` is where all do. An op differs whose gradient for one input asks for another.
+        """
+        return self.saved(at, batch)
 
     def is_view(self, at: Site) -> bool:
         """Whether torch's outputs lie in the memory of the first input, in training too."""
@@ -327,12 +335,6 @@ class Op(ABC):
     def arguments(self) -> dict[str, Any]:
         """The arguments in their final form, by name."""
         return {name: getattr(self, name) for name in self._fields}
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.__dict__ == other.__dict__
-
-    def __hash__(self) -> int:
-        return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from cnnspec.diagnostics import Reject, did_you_mean
+from cnnspec.record import Record
 
 __all__ = [
     "LARGEST_INT",
@@ -65,10 +65,8 @@ def describe_value(value: object) -> str:
             return "an operation"
 
 
-class Slot(ABC):
+class Slot(Record, ABC):
     """One kind of argument. `words` are the strings it takes literally."""
-
-    __slots__ = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -131,7 +129,6 @@ def _int_schema(least: int | None, *extra: str) -> Schema:
     return schema
 
 
-@dataclass(frozen=True, slots=True)
 class Int(Slot):
     """An integer of at least `least`."""
 
@@ -147,7 +144,6 @@ class Int(Slot):
         return _int_schema(self.least)
 
 
-@dataclass(frozen=True, slots=True)
 class Float(Slot):
     """A finite number between `least` and `most`, both allowed; integers count."""
 
@@ -187,7 +183,6 @@ class Float(Slot):
         return schema
 
 
-@dataclass(frozen=True, slots=True)
 class Bool(Slot):
     """`true` or `false`."""
 
@@ -203,7 +198,6 @@ class Bool(Slot):
         return {"type": ["boolean", "string"]}
 
 
-@dataclass(frozen=True, slots=True)
 class Word(Slot):
     """One of a closed set of words."""
 
@@ -226,7 +220,6 @@ class Word(Slot):
         return {"type": "string", "examples": list(self.choices)}
 
 
-@dataclass(frozen=True, slots=True)
 class Size(Slot):
     """An integer for all axes, or one integer per axis; becomes one integer per axis.
 
@@ -267,7 +260,6 @@ class Size(Slot):
         }
 
 
-@dataclass(frozen=True, slots=True)
 class PerAxis(Slot):
     """One value for all axes, or one per axis, where the number of axes depends on the input.
 
@@ -301,7 +293,6 @@ class PerAxis(Slot):
         }
 
 
-@dataclass(frozen=True, slots=True)
 class Padding(Slot):
     """torch's padding (an int, or one per axis, both sides alike), `same`, `valid`, or per side.
 
@@ -348,7 +339,6 @@ class Padding(Slot):
         return {**_int_schema(0, "array"), "items": sides, "minItems": 1, "maxItems": axes}
 
 
-@dataclass(frozen=True, slots=True)
 class Margins(Slot):
     """torch's padding of a padding layer: an int, or two sides per axis, the last axis first.
 
@@ -391,7 +381,6 @@ class Margins(Slot):
         return {**sides, "items": pair, "minItems": axes, "maxItems": 2 * axes}
 
 
-@dataclass(frozen=True, slots=True)
 class Kernels(Slot):
     """One fixed kernel as a list of rows, or several of one size; becomes a tuple of kernels."""
 
@@ -436,7 +425,6 @@ class Kernels(Slot):
         return {"type": ["array", "string"], "minItems": 1, "items": kernel}
 
 
-@dataclass(frozen=True, slots=True)
 class Rows(Slot):
     """A table of numbers, as a list of rows of one length."""
 
@@ -460,7 +448,6 @@ class Rows(Slot):
         return {"type": ["array", "string"], "minItems": 1, "items": row}
 
 
-@dataclass(frozen=True, slots=True)
 class Ints(Slot):
     """A list of integers of at least `least`, from `fewest` to `most` of them."""
 
@@ -493,13 +480,10 @@ class Ints(Slot):
 class Shape(Ints):
     """The sizes of a tensor, batch not counted."""
 
-    __slots__ = ()
-
     def __init__(self) -> None:
         super().__init__(least=1, fewest=0, most=8)
 
 
-@dataclass(frozen=True, slots=True)
 class Axes(Slot):
     """One axis or a list of axes, in torch's numbering (0 is the batch, negative from the end)."""
 
@@ -519,7 +503,6 @@ class Axes(Slot):
         }
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionTable(Slot):
     """For each output channel the input channels it reads, as LeNet-5's C3 has it."""
 
@@ -541,7 +524,6 @@ class ConnectionTable(Slot):
         return {"type": ["array", "string"], "minItems": 1, "items": row}
 
 
-@dataclass(frozen=True, slots=True)
 class TensorRef(Slot):
     """The name of a tensor, which becomes a further input of the op.
 
@@ -562,7 +544,6 @@ class TensorRef(Slot):
         return {"type": "string"}
 
 
-@dataclass(frozen=True, slots=True)
 class Nullable(Slot):
     """Another slot's values, or null."""
 

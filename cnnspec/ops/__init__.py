@@ -35,9 +35,9 @@ def registry() -> Mapping[str, type[Op]]:
         for member in vars(import_module(module.name)).values():
             if (
                 not isinstance(member, type)
+                or member.__module__ != module.name
                 or not issubclass(member, Op)
                 or member.abstract
-                or member.__module__ != module.name
             ):
                 continue
             _check(member)

@@ -14,15 +14,13 @@ from cnnspec.geometry import (
     Window,
     conv_size,
     kernel_extent,
-    remainder,
     same_padding,
     taps_inside,
-    unread,
 )
 from cnnspec.lower import Call, In, Node, OnnxValue, Own, Tmp, call, node
 from cnnspec.op import Look, Op, Saved, Site, arg
 from cnnspec.ops._padding import PADDING_MODES, onnx_pad, require_source, torch_order
-from cnnspec.ops._windows import kernel_too_large, require_channels_first
+from cnnspec.ops._windows import kernel_too_large, require_channels_first, unread_rows
 from cnnspec.slots import Bool, Padding, Size, Word
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Buffer
@@ -92,11 +90,7 @@ class Sliding(Op, abstract=True):
 
     def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:
         """Rows at the far end that the last window does not reach."""
-        return tuple(
-            (axis, unread(*along), left)
-            for axis, along in enumerate(self._along(at.x), start=1)
-            if (left := remainder(*along))
-        )
+        return unread_rows(self._along(at.x))
 
     def saved(self, at: Site, batch: int) -> Saved:
         """The input, or its padded copy where torch's kernels cannot pad; with some modes both."""
@@ -110,6 +104,12 @@ class Sliding(Op, abstract=True):
             padded *= n + before + after
         keeps_both = self.padding_mode in ("reflect", "replicate")
         return Saved(inputs=(0,) if keeps_both else (), elements=padded)
+
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """Only padding in front of the filters asks for the input besides its copy."""
+        kept = self.saved(at, batch)
+        copied = self.padding_mode != "zeros" and any(map(any, self._sides(at.x)))
+        return kept._replace(inputs=()) if copied and not needs[0] else kept
 
     def padding_macs(self, at: Site) -> int:
         """Taps that fall beside the input; none where the padding repeats the input."""

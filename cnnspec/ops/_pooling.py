@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cnnspec.diagnostics import Reject
-from cnnspec.geometry import POINTWISE, Window, kernel_extent, pool_size, remainder, unread
+from cnnspec.geometry import POINTWISE, Window, kernel_extent, pool_size, remainder
 from cnnspec.op import Look, Op, Site, Stateless, arg
-from cnnspec.ops._windows import kernel_too_large, require_channels_first, short
+from cnnspec.ops._windows import kernel_too_large, require_channels_first, short, unread_rows
 from cnnspec.slots import Bool, Nullable, Size
 from cnnspec.tensor import Tensor
 
-__all__ = ["Pool", "SlidingPool"]
+__all__ = ["Pool", "SlidingPool", "require_kernel_inside"]
+
+
+def require_kernel_inside(x: Tensor, kernel: tuple[int, ...]) -> None:
+    """Reject a kernel larger than `x`, padding and `ceil_mode` not counted."""
+    for axis, (n, k) in enumerate(zip(x.shape[1:], kernel, strict=True), start=1):
+        if k > n:
+            raise kernel_too_large(x, axis, k, 0)
 
 
 class Pool(Op, abstract=True):
@@ -74,11 +81,7 @@ class Pool(Op, abstract=True):
         """
         if self._ceil_mode:
             return ()
-        return tuple(
-            (axis, unread(n, k, s, d, p, p), left)
-            for axis, (n, k, s, d, p) in enumerate(self._along(at.x), start=1)
-            if (left := remainder(n, k, s, d, p, p))
-        )
+        return unread_rows((*along, along[-1]) for along in self._along(at.x))
 
     def _ends(self, at: Site) -> tuple[int, ...]:
         """Padding after each axis that makes ONNX's windows torch's own; negative ones cut.

@@ -5,10 +5,11 @@ Free functions only; no op and no field of one may be here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from cnnspec.diagnostics import Reject, quantity
+from cnnspec.geometry import remainder, unread
 from cnnspec.tensor import Role, Tensor
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "require_groups",
     "short",
     "unlike_default",
+    "unread_rows",
 ]
 
 Number = TypeVar("Number", int, float)
@@ -66,3 +68,14 @@ def short(values: tuple[Number, ...]) -> Number | tuple[Number, ...]:
 def unlike_default(written: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Keyword arguments to write, of `(value, torch's default)`: those that differ."""
     return {key: value for key, (value, default) in written.items() if value != default}
+
+
+def unread_rows(
+    axes: Iterable[tuple[int, int, int, int, int, int]],
+) -> tuple[tuple[int, int, int], ...]:
+    """`Op.unread` of windows, from size, kernel, stride, dilation, padding before and after."""
+    return tuple(
+        (axis, unread(*along), left)
+        for axis, along in enumerate(axes, start=1)
+        if (left := remainder(*along))
+    )

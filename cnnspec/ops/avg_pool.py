@@ -6,8 +6,8 @@ from math import prod
 
 from cnnspec.lower import In, Node, OnnxValue, Out, Tmp, TorchCode, const, module, node
 from cnnspec.op import Example, Ops, Site, arg
-from cnnspec.ops._pooling import SlidingPool
-from cnnspec.ops._windows import kernel_too_large, short, unlike_default
+from cnnspec.ops._pooling import SlidingPool, require_kernel_inside
+from cnnspec.ops._windows import short, unlike_default
 from cnnspec.slots import Bool, Int, Nullable
 from cnnspec.tensor import Tensor
 
@@ -187,9 +187,7 @@ class AvgPool3d(_AvgPoolDivided):
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As for images, but torch wants the whole kernel inside the input, padding not counted."""
         outputs = super().infer(inputs)
-        for axis, (n, k) in enumerate(zip(inputs[0].shape[1:], self.kernel_size, strict=True), 1):
-            if k > n:
-                raise kernel_too_large(inputs[0], axis, k, 0)
+        require_kernel_inside(inputs[0], self.kernel_size)
         return outputs
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import comb
 
-from cnnspec.geometry import (
-    POINTWISE,
-    Window,
-    conv_size,
-    remainder,
-    taps_inside,
-    unread,
-)
+from cnnspec.geometry import POINTWISE, Window, conv_size, taps_inside
 from cnnspec.lower import In, Node, OnnxValue, Tmp, TorchCode, const, helper, node
 from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
 from cnnspec.ops._padding import PADDING_MODES, onnx_pad, require_source
-from cnnspec.ops._windows import kernel_too_large, require_channels_first, unlike_default
+from cnnspec.ops._windows import (
+    kernel_too_large,
+    require_channels_first,
+    unlike_default,
+    unread_rows,
+)
 from cnnspec.slots import Int, Word
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Buffer, Weight
 
 _SOURCE = '''class BlurPool2d(nn.Module):
     """Blurs each channel with a binomial filter and keeps every `stride`-th pixel."""
+
+    filt: torch.Tensor
 
     def __init__(
         self, kernel_size: int = 3, stride: int = 2, padding_mode: str = "reflect"
@@ -122,11 +122,7 @@ class BlurPool2d(Op):
 
     def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:
         """Rows at the far end that the last window does not reach."""
-        return tuple(
-            (axis, unread(*along), left)
-            for axis, along in enumerate(self._along(at.x), start=1)
-            if (left := remainder(*along))
-        )
+        return unread_rows(self._along(at.x))
 
     def saved(self, at: Site, batch: int) -> Saved:
         """The padded copy of the input, with some modes both."""

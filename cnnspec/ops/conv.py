@@ -73,7 +73,8 @@ class _Convolution(SlidingFilters, abstract=True):
             "bias": (self.bias, True),
             "padding_mode": (self.padding_mode, "zeros"),
         }
-        if not symmetric:
+        if not (symmetric and padding):
+            # With a mode torch pads by nothing too, and keeps the copy for backward.
             written.pop("padding_mode")
         return module(
             f"nn.{self.name}",

@@ -20,6 +20,8 @@ from cnnspec.weights import Buffer, Weight
 _SOURCE = '''class FixedConv2d(nn.Module):
     """Slides fixed kernels over each channel by itself."""
 
+    kernels: torch.Tensor
+
     def __init__(
         self,
         kernels: tuple[tuple[tuple[float, ...], ...], ...],

@@ -20,6 +20,7 @@ class Flatten(Stateless):
     """Merges neighbouring axes into one, by default all of them: an image into features.
 
     What has no channels among it becomes tokens (`start_dim: 2`: an image into a sequence).
+    Channels stay channels where axes stay behind them (`end_dim: 2`: a sequence of columns).
     """
 
     start_dim: int = arg(Int(), 1)
@@ -34,7 +35,7 @@ class Flatten(Stateless):
         Example({}, (3, 4, 5), (60,), 0),
         Example({}, (8, 1, 1), (8,), note="behind global pooling"),
         Example({"start_dim": 2}, (3, 4, 5), (3, 20), note="tokens"),
-        Example({"end_dim": 2}, (3, 4, 5), (12, 5)),
+        Example({"end_dim": 2}, (3, 4, 5), (12, 5), note="columns, each with its own channels"),
         Example({"start_dim": -3, "end_dim": -2}, (2, 3, 4, 5), (2, 12, 5)),
         Example({}, (7,), (7,)),
     )
@@ -60,6 +61,8 @@ class Flatten(Stateless):
             role = Role.FEATURE
         elif len(merged) == 1:
             role = merged[0]
+        elif not first and Role.CHANNEL in merged:
+            role = Role.CHANNEL
         else:
             mixed = Role.CHANNEL in merged or Role.FEATURE in merged
             role = Role.FEATURE if mixed else Role.TOKEN

@@ -13,11 +13,11 @@ from cnnspec.tensor import Role, Tensor
 _SOURCE = '''class Gram(nn.Module):
     """Products of all pairs of channels, summed over positions."""
 
-    def __init__(self, normalize=False):
+    def __init__(self, normalize: bool = False) -> None:
         super().__init__()
         self.normalize = normalize
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = x.flatten(2)
         gram = features @ features.transpose(1, 2)
         if self.normalize:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, Out, Rest, Tmp, TorchCode, const, module, node, shape
-from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
+from cnnspec.op import Example, Look, Ops, Saved, Site, arg
+from cnnspec.ops._norms import Norm
 from cnnspec.ops._reduce import norm_cost, per_channel_nodes, scale_and_shift
 from cnnspec.ops._windows import require_groups, unlike_default
 from cnnspec.slots import Bool, Float, Int
 from cnnspec.tensor import Tensor
-from cnnspec.weights import Buffer, Weight
+from cnnspec.weights import Weight
 
 
-class GroupNorm(Op):
+class GroupNorm(Norm):
     """Normalises groups of channels, all positions together, by their own mean and variance.
 
     Wu and He, Group normalization, 2018.
@@ -30,7 +31,6 @@ class GroupNorm(Op):
     bias: bool = arg(Bool(), True)
     """Whether there is a shift beside the scale."""
 
-    saves = ("input",)
     examples = (
         Example({"num_groups": 4}, (8, 5, 6), (8, 5, 6), 16),
         Example({"num_groups": 1, "eps": 1e-3}, (6, 5, 6), note="over the whole sample"),
@@ -60,17 +60,13 @@ class GroupNorm(Op):
         """`weight` of ones and `bias` of zeros (channels), if affine."""
         return scale_and_shift(at.x.shape[:1], bias=self.bias) if self.affine else {}
 
-    def buffers(self, at: Site) -> Mapping[str, Buffer]:
-        """Nothing is stored."""
-        return {}
-
-    def connections(self, at: Site) -> Connections | None:
-        """There are no units."""
-        return None
-
     def cost(self, at: Site) -> Ops:
         """Statistics, standardisation, scale and shift."""
         return norm_cost(at.x.elements, self.num_groups, scaled=self.affine, shifted=self._shifted)
+
+    def forgets_shifts(self, at: Site) -> bool:
+        """Where each group is one channel; in a larger one channels keep their distance."""
+        return self.num_groups == at.x.shape[0]
 
     def saved(self, at: Site, batch: int) -> Saved:
         """The input, and the mean and deviation of each group."""

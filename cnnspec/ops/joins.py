@@ -94,18 +94,28 @@ class _Elementwise(Stateless, abstract=True):
         return (len(at.inputs) - 1) * at.y.elements
 
     def saved(self, at: Site, batch: int) -> Saved:
-        """What `saves` says, and with the inputs every result but the last; nothing of one."""
-        if len(at.inputs) == 1 or not self.saves:
-            return Saved()
-        partial = sum(
-            Tensor(
-                _broadcast(self.name, at.inputs[:count], at.x.rank),
-                at.y.roles,
-                any(x.batched for x in at.inputs[:count]),
-            ).in_batch(batch)
-            for count in range(2, len(at.inputs))
-        )
-        return super().saved(at, batch)._replace(elements=partial)
+        """What is kept where every input needs a gradient."""
+        return self.saved_for(at, batch, (True,) * len(at.inputs))
+
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """Of each step from the left what its gradients ask for; a result is no input."""
+        inputs: set[int] = set()
+        partial = 0
+        for right in range(1, len(at.inputs)):
+            keeps_left, keeps_right = self._keeps(any(needs[:right]), needs[right])
+            if keeps_right:
+                inputs.add(right)
+            if keeps_left and right == 1:
+                inputs.add(0)
+            elif keeps_left:
+                sizes = _broadcast(self.name, at.inputs[:right], at.x.rank)
+                batched = any(x.batched for x in at.inputs[:right])
+                partial += Tensor(sizes, at.y.roles, batched).in_batch(batch)
+        return Saved(inputs=tuple(sorted(inputs)), elements=partial)
+
+    def _keeps(self, left: bool, right: bool) -> tuple[bool, bool]:
+        """Whether a step keeps its operands, given which of the two need a gradient."""
+        return False, False
 
     def is_view(self, at: Site) -> bool:
         """One input is itself."""
@@ -180,6 +190,9 @@ class Mul(_Elementwise, name="mul"):
     quantizable = True
     saves = ("input",)
 
+    def _keeps(self, left: bool, right: bool) -> tuple[bool, bool]:
+        return right, left
+
     def cost(self, at: Site) -> Ops:
         """One multiplication less than there are inputs, for each element."""
         return Ops(mul=self._steps(at))
@@ -195,6 +208,9 @@ class Maximum(_Elementwise, name="maximum"):
     """The largest of the inputs, element by element."""
 
     saves = ("input",)
+
+    def _keeps(self, left: bool, right: bool) -> tuple[bool, bool]:
+        return (left or right,) * 2
 
     def cost(self, at: Site) -> Ops:
         """One comparison less than there are inputs, for each element."""
@@ -299,9 +315,15 @@ class MatMul(Stateless, name="matmul"):
         return Ops(mac=at.y.elements * at.x.shape[-1])
 
     def saved(self, at: Site, batch: int) -> Saved:
-        """Both inputs; of one that is repeated along some leading axes a copy."""
+        """Both inputs."""
+        return self.saved_for(at, batch, (True, True))
+
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """The factor of what needs a gradient; of one repeated along some leading axes a copy."""
         kept, copied = [], 0
         for number, x in enumerate(at.inputs):
+            if not needs[1 - number]:
+                continue
             sizes = zip(x.shape[:-2], at.y.shape[:-2], strict=True)
             lies = {n == m for n, m in sizes if m > 1}
             if batch > 1 and at.y.batched:

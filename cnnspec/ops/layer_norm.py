@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cnnspec.diagnostics import Reject
-from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, OnnxValue, Out, Own, Tmp, TorchCode, const, helper, module, node
-from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
-from cnnspec.ops._reduce import norm_cost, standardise_nodes
+from cnnspec.op import Example, Ops, Saved, Site, arg
+from cnnspec.ops._norms import FeatureNorm
+from cnnspec.ops._reduce import norm_cost, scale_and_shift, standardise_nodes
 from cnnspec.ops._windows import require_channels_first, unlike_default
 from cnnspec.slots import Bool, Float
 from cnnspec.tensor import Tensor
-from cnnspec.weights import Buffer, Weight, constant
+from cnnspec.weights import Weight
 
 _SOURCE = '''class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 '''
 
 
-class _LayerNorm(Op, abstract=True):
-    """The rules that both layer norms share; `_axis` is the one that statistics run over."""
+class _LayerNorm(FeatureNorm, abstract=True):
+    """The rules that both layer norms share."""
 
     eps: float = arg(Float(least=0), 1e-5)
     """Added to the variance before its root."""
@@ -32,43 +31,15 @@ class _LayerNorm(Op, abstract=True):
     bias: bool = arg(Bool(), True)
     """Whether there is a shift beside the scale."""
 
-    saves = ("input",)
-
-    def _axis(self, x: Tensor) -> int:
-        return x.rank - 1
-
-    def _features(self, x: Tensor) -> int:
-        return x.shape[self._axis(x)]
-
     @property
     def _shifted(self) -> bool:
         return self.elementwise_affine and self.bias
 
-    def window(self, at: Site, input: int, output: int) -> Look | None:
-        """Each position looks at itself and at all features of its place."""
-        mixed = self._axis(at.x)
-        return tuple(
-            (axis, AlsoEverything(POINTWISE) if axis == mixed else POINTWISE)
-            for axis in range(at.x.rank)
-        )
-
     def weights(self, at: Site) -> Mapping[str, Weight]:
         """`weight` (features) of ones and `bias` (features) of zeros, if affine."""
-        features = (self._features(at.x),)
-        found = {}
-        if self.elementwise_affine:
-            found["weight"] = Weight(features, constant(1.0), decay=False)
-        if self._shifted:
-            found["bias"] = Weight(features, constant(0.0), decay=False)
-        return found
-
-    def buffers(self, at: Site) -> Mapping[str, Buffer]:
-        """Nothing is stored."""
-        return {}
-
-    def connections(self, at: Site) -> Connections | None:
-        """There are no units."""
-        return None
+        if not self.elementwise_affine:
+            return {}
+        return scale_and_shift((self._features(at.x),), bias=self.bias)
 
     def cost(self, at: Site) -> Ops:
         """Statistics, standardisation, scale and shift."""
@@ -121,15 +92,6 @@ class LayerNorm(_LayerNorm):
         Example({"bias": False}, (3, 4, 8), params=8),
         Example({"elementwise_affine": False}, (5, 8), params=0),
     )
-
-    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The shape stays."""
-        x = inputs[0]
-        if not x.rank:
-            raise Reject(
-                "input-rank", f"`{self.name}` needs an axis of features, its input is {x}", at=0
-            )
-        return (x,)
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.LayerNorm`."""

@@ -21,8 +21,15 @@ _SOURCE_1D = '''class LocallyConnected1d(nn.Module):
     """Convolution that shares no weights: every output position has filters of its own."""
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, positions, stride=1, dilation=1, bias=True
-    ):
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        positions: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.out_channels, self.stride, self.dilation = out_channels, stride, dilation
         self.extent = dilation * (kernel_size - 1) + 1
@@ -32,7 +39,7 @@ _SOURCE_1D = '''class LocallyConnected1d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows = x.unfold(2, self.extent, self.stride)[..., :: self.dilation]
         patches = windows.permute(2, 0, 1, 3).contiguous().flatten(2)
         filters = self.weight.flatten(1).unflatten(0, (-1, self.out_channels))
@@ -45,14 +52,14 @@ _SOURCE_2D = '''class LocallyConnected2d(nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        positions,
-        stride=(1, 1),
-        dilation=(1, 1),
-        bias=True,
-    ):
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        positions: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        dilation: tuple[int, int] = (1, 1),
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.out_channels, self.positions = out_channels, positions
         self.stride, self.dilation = stride, dilation
@@ -64,7 +71,7 @@ _SOURCE_2D = '''class LocallyConnected2d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows = x.unfold(2, self.extent[0], self.stride[0])
         windows = windows.unfold(3, self.extent[1], self.stride[1])
         windows = windows[..., :: self.dilation[0], :: self.dilation[1]]
@@ -78,18 +85,20 @@ _SOURCE_2D = '''class LocallyConnected2d(nn.Module):
 _TRIMMED_SOURCE_1D = '''class TrimmedLocallyConnected1d(nn.Module):
     """A locally connected layer that stores no weight for the padding."""
 
+    taps: torch.Tensor
+
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        positions,
-        size,
-        before,
-        stride=1,
-        dilation=1,
-        bias=True,
-    ):
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        positions: int,
+        size: int,
+        before: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.stride, self.extent = stride, dilation * (kernel_size - 1) + 1
         self.dilation = dilation
@@ -107,7 +116,7 @@ _TRIMMED_SOURCE_1D = '''class TrimmedLocallyConnected1d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows = x.unfold(2, self.extent, self.stride)[..., :: self.dilation]
         patches = windows.permute(2, 0, 1, 3).contiguous().flatten(2)
         filters = F.pad(self.weight, (0, 1))[:, :, self.taps].permute(2, 1, 3, 0).flatten(1, 2)
@@ -118,18 +127,21 @@ _TRIMMED_SOURCE_1D = '''class TrimmedLocallyConnected1d(nn.Module):
 _TRIMMED_SOURCE_2D = '''class TrimmedLocallyConnected2d(nn.Module):
     """A locally connected layer that stores no weight for the padding."""
 
+    rows: torch.Tensor
+    columns: torch.Tensor
+
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        positions,
-        size,
-        before,
-        stride=(1, 1),
-        dilation=(1, 1),
-        bias=True,
-    ):
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        positions: tuple[int, int],
+        size: tuple[int, int],
+        before: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        dilation: tuple[int, int] = (1, 1),
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.positions, self.stride, self.dilation = positions, stride, dilation
         self.extent = [d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)]
@@ -151,7 +163,7 @@ _TRIMMED_SOURCE_2D = '''class TrimmedLocallyConnected2d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows = x.unfold(2, self.extent[0], self.stride[0])
         windows = windows.unfold(3, self.extent[1], self.stride[1])
         windows = windows[..., :: self.dilation[0], :: self.dilation[1]]
@@ -193,6 +205,10 @@ class _LocallyConnected(SlidingFilters, abstract=True):
             )
         return (self._slide(x, self.out_channels),)
 
+    def _fan_in(self, at: Site) -> int:
+        """Elements of a patch, what a filter meets at one position."""
+        return at.x.shape[0] * prod(self.kernel_size)
+
     def _taps(self, at: Site) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """For each axis, position and tap the number of its stored weight; -1 for the padding."""
         axes = []
@@ -226,7 +242,7 @@ class _LocallyConnected(SlidingFilters, abstract=True):
         The weights are the filters (out, in, *kernel) of one position after the other. Without
         those for the padding they are (out, in, *pairs): pairs of position and tap along each axis.
         """
-        start = torch_uniform(at.x.shape[0] * prod(self.kernel_size))
+        start = torch_uniform(self._fan_in(at))
         filters = prod(at.y.shape[1:]) * self.out_channels
         shape = (filters, at.x.shape[0], *self.kernel_size)
         if not self.padding_weights:
@@ -268,11 +284,18 @@ class _LocallyConnected(SlidingFilters, abstract=True):
 
     def saved(self, at: Site, batch: int) -> Saved:
         """The patches of all positions, and the filters where they are put together."""
-        patches = prod(at.y.shape[1:]) * at.x.shape[0] * prod(self.kernel_size)
+        patches = prod(at.y.shape[1:]) * self._fan_in(at)
         copies = batch if self.padding_weights else batch + self.out_channels
         repeats = self.padding_mode in ("reflect", "replicate")
         padded = any(map(any, self._sides(at.x)))
         return Saved(inputs=(0,) if repeats and padded else (), elements=patches * copies)
+
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """The patches alone where the input needs no gradient."""
+        if needs[0]:
+            return self.saved(at, batch)
+        patches = prod(at.y.shape[1:]) * self._fan_in(at)
+        return Saved(elements=patches * batch)
 
     def torch(self, at: Site) -> TorchCode:
         """A module that multiplies the patches of each position with a matrix of its own."""
@@ -299,7 +322,7 @@ class _LocallyConnected(SlidingFilters, abstract=True):
             written(at.y.shape[1:]),
             *(border if trimmed else ()),
             feeds=(self._torch_pad(sides),) if any(map(any, sides)) else None,
-            products={"torch.bmm": at.x.shape[0] * prod(self.kernel_size) * at.y.elements},
+            products={"torch.bmm": self._fan_in(at) * at.y.elements},
             **unlike_default(options),
         )
 
@@ -312,7 +335,7 @@ class _LocallyConnected(SlidingFilters, abstract=True):
             x = padded = Tmp("padded")
             padding = onnx_pad(In(0), sides, at.x.shape[1:], self.padding_mode, opset, padded)
         axes = range(self.axes)
-        positions, patch = prod(at.y.shape[1:]), at.x.shape[0] * prod(self.kernel_size)
+        positions, patch = prod(at.y.shape[1:]), self._fan_in(at)
         reads = [
             tuple(tuple(s * o + d * t for t in range(k)) for o in range(size))
             for (_, k, s, d, _, _), size in zip(self._along(at.x), at.y.shape[1:], strict=True)
@@ -343,7 +366,7 @@ class _LocallyConnected(SlidingFilters, abstract=True):
     def _onnx_filters(self, at: Site) -> tuple[tuple[Node, ...], OnnxValue]:
         """The filters as positions x out x patch."""
         axes = range(self.axes)
-        sizes = (prod(at.y.shape[1:]), self.out_channels, at.x.shape[0] * prod(self.kernel_size))
+        sizes = (prod(at.y.shape[1:]), self.out_channels, self._fan_in(at))
         filters = Tmp("filters")
         reshape = const(sizes, "int64")
         if self.padding_weights:

@@ -7,8 +7,8 @@ from math import prod
 from cnnspec.diagnostics import Reject
 from cnnspec.lower import In, Node, Tmp, TorchCode, const, module, node
 from cnnspec.op import Example, Ops, Saved, Site, Stateless, arg
-from cnnspec.ops._pooling import Pool
-from cnnspec.ops._windows import kernel_too_large, short, unlike_default
+from cnnspec.ops._pooling import Pool, require_kernel_inside
+from cnnspec.ops._windows import short, unlike_default
 from cnnspec.slots import Bool, Float
 from cnnspec.tensor import Tensor
 
@@ -136,9 +136,7 @@ class LPPool3d(_LPPool):
     def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As for images, but torch wants the whole kernel inside the input."""
         outputs = super().infer(inputs)
-        for axis, (n, k) in enumerate(zip(inputs[0].shape[1:], self.kernel_size, strict=True), 1):
-            if k > n:
-                raise kernel_too_large(inputs[0], axis, k, 0)
+        require_kernel_inside(inputs[0], self.kernel_size)
         return outputs
 
 

@@ -17,7 +17,19 @@ from cnnspec.weights import Buffer, Weight, torch_uniform
 _SOURCE = '''class MaskedConv2d(nn.Module):
     """Convolution whose filter `i` reads only the input channels `table[i]`."""
 
-    def __init__(self, in_channels, table, kernel_size, stride=1, padding=0, dilation=1, bias=True):
+    filters: torch.Tensor
+    channels: torch.Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        table: tuple[tuple[int, ...], ...],
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
         links = [(row, channel) for row, channels in enumerate(table) for channel in channels]
@@ -31,7 +43,7 @@ _SOURCE = '''class MaskedConv2d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         dense = self.weight.new_zeros(self.dense_shape)
         dense = dense.index_put((self.filters, self.channels), self.weight)
         return F.conv2d(x, dense, self.bias, self.stride, self.padding, self.dilation)
@@ -161,7 +173,8 @@ class MaskedConv2d(SlidingFilters):
     def torch(self, at: Site) -> TorchCode:
         """A module that scatters the links into a dense kernel."""
         sides = self._sides(at.x)
-        inside = self.padding_mode == "zeros" and all(before == after for before, after in sides)
+        repeats = self.padding_mode != "zeros" and any(map(any, sides))
+        inside = not repeats and all(before == after for before, after in sides)
         dense = len(self.table) * at.x.shape[0] * prod(self.kernel_size)
         written = {
             "stride": (short(self.stride), 1),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, Tmp, TorchCode, call, const, node
-from cnnspec.op import Example, Look, Ops, Saved, Site, Stateless, arg
-from cnnspec.ops._dim import position
+from cnnspec.op import Example, Ops, Saved, Site, arg
+from cnnspec.ops._dim import AlongAxis, position
 from cnnspec.ops._windows import unlike_default
 from cnnspec.slots import Float, Int
 from cnnspec.tensor import Tensor
 
 
-class Normalize(Stateless):
+class Normalize(AlongAxis):
     """Gives vectors along one axis a p-norm of 1, as torch.nn.functional.normalize does.
 
     `y = x / max(norm(x), eps)`: embeddings to be compared by their angle (Schroff et al., FaceNet,
@@ -38,19 +37,6 @@ class Normalize(Stateless):
 
     def _axis(self, x: Tensor) -> int:
         return position(self.dim, x)
-
-    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The shape stays."""
-        self._axis(inputs[0])
-        return (inputs[0],)
-
-    def window(self, at: Site, input: int, output: int) -> Look | None:
-        """Each position looks at itself, and along the axis at all."""
-        own = self._axis(at.x)
-        return tuple(
-            (axis, AlsoEverything(POINTWISE) if axis == own else POINTWISE)
-            for axis in range(at.x.rank)
-        )
 
     def cost(self, at: Site) -> Ops:
         """Powers, their sum, its root, the larger of that and `eps`, and the division."""

@@ -17,7 +17,14 @@ from cnnspec.weights import Buffer, Weight, uniform
 _SOURCE = '''class RBF(nn.Module):
     """Squared Euclidean distances to centres: learned ones, or those given."""
 
-    def __init__(self, in_features, out_features, centers=None):
+    weight: torch.Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        centers: tuple[tuple[float, ...], ...] | None = None,
+    ) -> None:
         super().__init__()
         if centers is None:
             self.weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -25,7 +32,7 @@ _SOURCE = '''class RBF(nn.Module):
         else:
             self.register_buffer("weight", torch.tensor(centers, dtype=torch.float32))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         exact = "donot_use_mm_for_euclid_dist"
         return torch.cdist(x, self.weight, compute_mode=exact).square()
 '''

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cnnspec.diagnostics import Reject
-from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, Out, Own, Tmp, TorchCode, const, module, node
-from cnnspec.op import Connections, Example, Look, Op, Ops, Saved, Site, arg
-from cnnspec.ops._reduce import mean_nodes
+from cnnspec.op import Example, Ops, Saved, Site, arg
+from cnnspec.ops._norms import FeatureNorm
+from cnnspec.ops._reduce import mean_nodes, scale_and_shift
 from cnnspec.ops._windows import unlike_default
 from cnnspec.slots import Bool, Float, Nullable
-from cnnspec.tensor import Tensor
-from cnnspec.weights import Buffer, Weight, constant
+from cnnspec.weights import Weight
 
 _FLOAT32_EPS = 2.0**-23
 
 
-class RMSNorm(Op):
+class RMSNorm(FeatureNorm):
     """Divides the last axis of each position by the root of its mean square.
 
     Zhang and Sennrich, Root mean square layer normalization, 2019. torch's `normalized_shape` is
@@ -29,40 +27,17 @@ class RMSNorm(Op):
     elementwise_affine: bool = arg(Bool(), True)
     """Whether each feature has a learned scale."""
 
-    saves = ("input",)
     examples = (
         Example({}, (8,), (8,), 8),
         Example({"eps": 1e-2}, (5, 8), (5, 8), 8, "each of five tokens"),
         Example({"elementwise_affine": False}, (3, 4, 8), params=0),
     )
 
-    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The shape stays."""
-        x = inputs[0]
-        if not x.rank:
-            raise Reject(
-                "input-rank", f"`{self.name}` needs an axis of features, its input is {x}", at=0
-            )
-        return (x,)
-
-    def window(self, at: Site, input: int, output: int) -> Look | None:
-        """Each position looks at itself and at all features of its place."""
-        last = at.x.rank - 1
-        return (*((axis, POINTWISE) for axis in range(last)), (last, AlsoEverything(POINTWISE)))
-
     def weights(self, at: Site) -> Mapping[str, Weight]:
         """`weight` (features) of ones, if affine."""
         if not self.elementwise_affine:
             return {}
-        return {"weight": Weight(at.x.shape[-1:], constant(1.0), decay=False)}
-
-    def buffers(self, at: Site) -> Mapping[str, Buffer]:
-        """Nothing is stored."""
-        return {}
-
-    def connections(self, at: Site) -> Connections | None:
-        """There are no units."""
-        return None
+        return scale_and_shift(at.x.shape[-1:], bias=False)
 
     def cost(self, at: Site) -> Ops:
         """Squares, their mean, epsilon, root and its reciprocal; a product, and the scale."""

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
-from cnnspec.geometry import POINTWISE, AlsoEverything
 from cnnspec.lower import In, Node, Tmp, TorchCode, module, node
-from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
-from cnnspec.ops._dim import position
+from cnnspec.op import Example, Ops, Site, arg
+from cnnspec.ops._dim import AlongAxis, position
 from cnnspec.ops._windows import require_channels_first
 from cnnspec.slots import Int
 from cnnspec.tensor import Tensor
 
 
-class _Normalized(Stateless, abstract=True):
+class _Normalized(AlongAxis, abstract=True):
     """Weighs each element against the others along one axis."""
 
     inplace_capable = True
     quantizable = True
     saves = ("output",)
-
-    @abstractmethod
-    def _axis(self, x: Tensor) -> int:
-        """The axis, batch not counted."""
-
-    def infer(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The shape stays."""
-        self._axis(inputs[0])
-        return (inputs[0],)
-
-    def window(self, at: Site, input: int, output: int) -> Look | None:
-        """Each position looks at itself, and along the axis at all."""
-        own = self._axis(at.x)
-        return tuple(
-            (axis, AlsoEverything(POINTWISE) if axis == own else POINTWISE)
-            for axis in range(at.x.rank)
-        )
 
     def cost(self, at: Site) -> Ops:
         """Largest, difference, exponential, sum and quotient."""
@@ -86,6 +66,8 @@ class Softmin(_AlongDim):
 
 class LogSoftmax(_AlongDim):
     """`x - log(sum(exp(x)))` along an axis."""
+
+    quantizable = False
 
     def cost(self, at: Site) -> Ops:
         """Largest, difference, exponential, sum, its logarithm and another difference."""

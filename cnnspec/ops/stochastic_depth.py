@@ -22,7 +22,8 @@ class StochasticDepth(nn.Module):
         if not self.training or self.p == 0:
             return x
         draws = x.shape[0] if self.mode == "row" else 1
-        kept = x.new_empty([draws] + [1] * (x.dim() - 1)).bernoulli_(1 - self.p)
+        size = (draws,) + (1,) * (x.dim() - 1)
+        kept = torch.empty(size, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
         if self.p < 1:
             kept.div_(1 - self.p)
         return x * kept

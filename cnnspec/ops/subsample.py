@@ -76,6 +76,10 @@ class Subsample2d(Pool):
         """The input and the sums."""
         return super().saved(at, batch)._replace(elements=at.y.in_batch(batch))
 
+    def saved_for(self, at: Site, batch: int, needs: tuple[bool, ...]) -> Saved:
+        """The sums alone where the input needs no gradient."""
+        return self.saved(at, batch)._replace(inputs=(0,) if needs[0] else ())
+
     def torch(self, at: Site) -> TorchCode:
         """A small class, as torch.nn has none."""
         kernel = short(self.kernel_size)

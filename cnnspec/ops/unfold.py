@@ -20,7 +20,6 @@ from cnnspec.geometry import (
     kernel_extent,
     remainder,
     taps_inside,
-    unread,
 )
 from cnnspec.lower import In, Node, OnnxValue, Tmp, TorchCode, const, module, node, shape
 from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
@@ -30,6 +29,7 @@ from cnnspec.ops._windows import (
     require_channels_first,
     short,
     unlike_default,
+    unread_rows,
 )
 from cnnspec.slots import Size
 from cnnspec.tensor import Role, Tensor
@@ -162,11 +162,10 @@ class Unfold(_Patches):
 
     def unread(self, at: Site) -> tuple[tuple[int, int, int], ...]:
         """Rows at the far end that no patch reaches."""
-        along = (
-            (number, (a.n, a.kernel, a.stride, a.dilation, a.padding, a.padding))
-            for number, a in enumerate(self._along(at.x.shape[1:]), start=1)
+        return unread_rows(
+            (a.n, a.kernel, a.stride, a.dilation, a.padding, a.padding)
+            for a in self._along(at.x.shape[1:])
         )
-        return tuple((number, unread(*a), left) for number, a in along if (left := remainder(*a)))
 
     def cost(self, at: Site) -> Ops:
         """Nothing is computed."""
@@ -211,6 +210,8 @@ class Fold(_Patches):
 
     output_size: tuple[int, ...] = arg(Size(1))
     """Height and width of the image."""
+
+    quantizable = False
 
     examples = (
         Example({"output_size": [8, 12], "kernel_size": 4, "stride": 4}, (48, 6), (3, 8, 12), 0),

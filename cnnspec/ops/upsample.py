@@ -142,10 +142,10 @@ class Upsample(Stateless):
             note="rows are copied, whatever the factor",
         ),
         Example(
-            {"scale_factor": 1.16, "mode": "bicubic"},
-            (2, 3, 5),
-            (2, 3, 5),
-            note="rows and columns are not copied",
+            {"scale_factor": [1.16, 1.5], "mode": "bicubic"},
+            (2, 3, 4),
+            (2, 3, 6),
+            note="rows are not copied",
         ),
         Example(
             {"scale_factor": [2.3, 1.3]},

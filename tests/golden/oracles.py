@@ -29,6 +29,41 @@ _DECLARED = _torchvision()
 from torchvision import models  # noqa: E402  # after the declarations
 from torchvision.ops import FeaturePyramidNetwork  # noqa: E402
 
+SHARED: Mapping[str, tuple[str, ...]] = {
+    "alexnet": ("alexnet",),
+    "convnext": ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
+    "deeplabv3": ("deeplabv3_resnet50", "deeplabv3_resnet101"),
+    "densenet": ("densenet121", "densenet161", "densenet169", "densenet201"),
+    "googlenet": ("googlenet",),
+    "mobilenet_v3": ("mobilenet_v3_large", "mobilenet_v3_small"),
+    "resnet": (
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+    ),
+    "resnet50": ("resnet50",),
+    "vgg": (
+        "vgg11",
+        "vgg11_bn",
+        "vgg13",
+        "vgg13_bn",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "vgg19_bn",
+    ),
+    "vgg16": ("vgg16",),
+    "vit_b_16": ("vit_b_16",),
+}
+"""Models that each bundled spec has too, as variants or as itself."""
+
 _BUILT_WITH: Mapping[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "deeplabv3_resnet50": {"weights_backbone": None, "aux_loss": True},

@@ -23,44 +23,9 @@ from tests.golden import oracles
 SPECS = Path(__file__).parents[2] / "specs"
 FACTS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("facts.json").read_text())
 
-TORCHVISION: Mapping[str, tuple[str, ...]] = {
-    "alexnet": ("alexnet",),
-    "convnext": ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
-    "deeplabv3": ("deeplabv3_resnet50", "deeplabv3_resnet101"),
-    "densenet": ("densenet121", "densenet161", "densenet169", "densenet201"),
-    "googlenet": ("googlenet",),
-    "mobilenet_v3": ("mobilenet_v3_large", "mobilenet_v3_small"),
-    "resnet": (
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnext50_32x4d",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "wide_resnet50_2",
-        "wide_resnet101_2",
-    ),
-    "resnet50": ("resnet50",),
-    "vgg": (
-        "vgg11",
-        "vgg11_bn",
-        "vgg13",
-        "vgg13_bn",
-        "vgg16",
-        "vgg16_bn",
-        "vgg19",
-        "vgg19_bn",
-    ),
-    "vgg16": ("vgg16",),
-    "vit_b_16": ("vit_b_16",),
-}
-"""What each spec has in common with torchvision: variants, its own name among them."""
-
 PER_AXIS = frozenset({"kernel_size", "stride", "padding", "dilation"})
 SETTINGS = (*sorted(PER_AXIS), "groups", "ceil_mode", "eps", "momentum", "p", "num_heads")
-CASES = [(spec, variant) for spec, variants in TORCHVISION.items() for variant in variants]
+CASES = [(spec, variant) for spec, variants in oracles.SHARED.items() for variant in variants]
 ALIASES = {"A": "vgg11", "B": "vgg13", "D": "vgg16", "E": "vgg19"}
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from cnnspec.op import ChannelAffine, LinearMap, Op, Ops, Site
+from cnnspec.op import ChannelAffine, LinearMap, Ops
 from cnnspec.ops import bind, registry
-from cnnspec.tensor import Role, Tensor, default_roles
+from cnnspec.tensor import Role, Tensor
+from tests.ops.sites import at
 
 C3 = [
     *([i, (i + 1) % 6, (i + 2) % 6] for i in range(6)),
@@ -21,15 +22,6 @@ C3 = [
     [0, 2, 3, 5],
     [0, 1, 2, 3, 4, 5],
 ]
-
-
-def at(name: str, shape: tuple[int, ...], **arguments: Any) -> tuple[Op, Site]:
-    """An op on one input of the usual roles."""
-    roles = default_roles(len(shape))
-    assert roles is not None
-    op = bind(registry()[name], arguments)
-    inputs = (Tensor(shape, roles),)
-    return op, Site(inputs, op.infer(inputs))
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cnnspec.diagnostics import Reject
 from cnnspec.geometry import Window
 from cnnspec.lower import Helper
 from cnnspec.op import ChannelAffine, Op, Ops, Site
 from cnnspec.ops import bind, registry
-from cnnspec.tensor import Tensor, default_roles
 from tests.ops.harness import Interpreted, alone, cases, randomise, sample
-
-
-def at(name: str, shape: tuple[int, ...], **arguments: Any) -> tuple[Op, Site]:
-    """An op on one input of the usual roles."""
-    roles = default_roles(len(shape))
-    assert roles is not None
-    op = bind(registry()[name], arguments)
-    inputs = (Tensor(shape, roles),)
-    return op, Site(inputs, op.infer(inputs))
+from tests.ops.sites import at, refusal
 
 
 def params(op: Op, site: Site) -> int:
@@ -442,12 +432,7 @@ def test_refusals(
     message: str,
     blamed: str | int,
 ) -> None:
-    roles = default_roles(len(shape))
-    assert roles is not None
-    with pytest.raises(Reject) as raised:
-        bind(registry()[name], arguments).infer((Tensor(shape, roles),))
-    found = raised.value
-    assert (found.code, found.message, found.at) == (code, message, blamed)
+    assert refusal(name, arguments, shape) == (code, message, blamed)
 
 
 # ------------------------------------------------------------------------------------------- texts

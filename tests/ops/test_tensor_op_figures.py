@@ -9,18 +9,13 @@ import pytest
 from cnnspec.geometry import AlsoEverything, Everything, Flattened, Taps, Unknown, Window
 from cnnspec.op import Look, Op, Ops, Site
 from cnnspec.ops import bind, registry
-from cnnspec.tensor import Role, Tensor, default_roles
+from cnnspec.tensor import Role, Tensor
+from tests.ops.sites import usual
 
 C, D, H, W = Role.CHANNEL, Role.DEPTH, Role.HEIGHT, Role.WIDTH
 L, F, T = Role.LENGTH, Role.FEATURE, Role.TOKEN
 
 SAME = Window()
-
-
-def usual(*shape: int) -> Tensor:
-    roles = default_roles(len(shape))
-    assert roles is not None
-    return Tensor(shape, roles)
 
 
 def placed(name: str, arguments: dict[str, Any], *inputs: Tensor) -> tuple[Op, Site]:
@@ -35,7 +30,9 @@ def placed(name: str, arguments: dict[str, Any], *inputs: Tensor) -> tuple[Op, S
         ("Flatten", {}, [usual(3, 4)], (F,)),
         ("Flatten", {"start_dim": 2}, [usual(3, 4, 5)], (C, T)),
         ("Flatten", {"start_dim": 2, "end_dim": 3}, [usual(2, 3, 4, 5)], (C, T, W)),
-        ("Flatten", {"end_dim": 2}, [usual(3, 4, 5)], (F, W)),
+        ("Flatten", {"end_dim": 2}, [usual(3, 4, 5)], (C, W)),
+        ("Flatten", {"end_dim": 2}, [Tensor((2, 3, 4, 5), (T, C, H, W))], (C, H, W)),
+        ("Flatten", {"start_dim": 2}, [Tensor((4, 2, 3), (H, W, C))], (H, F)),
         ("Flatten", {"start_dim": 3}, [usual(3, 4, 5)], (C, H, W)),
         ("Unflatten", {"dim": 1, "unflattened_size": [3, 4, 5]}, [usual(60)], (C, H, W)),
         ("Unflatten", {"dim": 1, "unflattened_size": [3, 20]}, [usual(60)], (C, L)),
@@ -57,6 +54,13 @@ def test_axes_keep_their_meaning(
     name: str, arguments: dict[str, Any], inputs: list[Tensor], roles: tuple[Role, ...]
 ) -> None:
     assert placed(name, arguments, *inputs)[1].y.roles == roles
+
+
+def test_columns_of_an_image_are_a_sequence_with_channels() -> None:
+    """As recurrent and 1-D convolutional networks on spectrograms read them."""
+    _, columns = placed("Flatten", {"end_dim": 2}, usual(2, 9, 7))
+    _, slid = placed("Conv1d", {"out_channels": 3, "kernel_size": 3}, columns.y)
+    assert slid.y.shape == (3, 5)
 
 
 def test_concat_finds_channels_wherever_they_are() -> None:

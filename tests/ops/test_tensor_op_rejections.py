@@ -8,7 +8,8 @@ import pytest
 
 from cnnspec.diagnostics import Reject
 from cnnspec.ops import bind, registry
-from cnnspec.tensor import Role, Tensor, default_roles
+from cnnspec.tensor import Role, Tensor
+from tests.ops.sites import refusal
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -156,14 +157,7 @@ def test_refused(
     message: str,
     at: str | int | None,
 ) -> None:
-    inputs = []
-    for shape in shapes:
-        roles = default_roles(len(shape))
-        assert roles is not None
-        inputs.append(Tensor(shape, roles))
-    with pytest.raises(Reject) as caught:
-        bind(registry()[name], arguments).infer(tuple(inputs))
-    assert (caught.value.code, caught.value.message, caught.value.at) == (code, message, at)
+    assert refusal(name, arguments, *shapes) == (code, message, at)
 
 
 def test_a_concat_of_unlike_sizes_shows_both_and_says_what_helps() -> None:
