@@ -150,6 +150,8 @@ def _shape(value: Arg, op: Op, at: Site) -> Shape | None:
         case Call("F.pad", (padded, tuple(margins), *_)):
             before = _shape(padded, op, at)
             return None if before is None else _padded(before, margins)
+        case Call(".contiguous", (whole,)):
+            return _shape(whole, op, at)
     return None
 
 

@@ -11,21 +11,22 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cnnspec.lenses.execution import Step, elements
 from cnnspec.lenses.lens import Charge, Lens, Printed, Rule, Seen, Unknown, remaining
-from cnnspec.lenses.products import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    convolution,
-    linear,
-    product,
-    transposed,
-)
+from cnnspec.lenses.products import CONVOLUTIONS, DENSE, FUNCTIONS, convolution, product
 
-__all__ = ["FVCORE", "charges"]
+__all__ = ["FVCORE", "charges", "untraced"]
+
+
+def untraced(step: Step) -> bool:
+    """Whether torch traces a convolution as aten::_convolution_mode, which has no handle.
+
+    That is one with `padding="same"`, unless the input is padded by other values than zeros before.
+    """
+    zeros = step.arguments.get("padding_mode", "zeros") == "zeros"
+    return zeros and isinstance(step.arguments.get("padding"), str)
 
 
 def _convolution(step: Step) -> Sequence[Charge] | Unknown:
-    if isinstance(step.arguments.get("padding"), str):
-        # torch traces it as aten::_convolution_mode, which has no handle.
+    if untraced(step):
         return ()
     return product(convolution, "all weights, for the padding too")(step)
 
@@ -69,9 +70,8 @@ def _attention(step: Step) -> Sequence[Charge] | Unknown:
 
 
 _MODULES: Mapping[str, Rule] = {
+    **DENSE,
     **dict.fromkeys(CONVOLUTIONS, _convolution),
-    **dict.fromkeys(TRANSPOSED, product(transposed, "all weights at all input positions")),
-    "nn.Linear": product(linear, "the whole matrix for each row"),
     **dict.fromkeys(("nn.BatchNorm1d", "nn.BatchNorm2d", "nn.BatchNorm3d"), _batch_norm),
     **dict.fromkeys(
         (
@@ -106,19 +106,6 @@ _FUNCTIONS: Mapping[str, Rule] = {
     "F.interpolate": _resized,
 }
 
-_PRODUCTS = (
-    "@",
-    "torch.matmul",
-    "torch.bmm",
-    "torch.einsum",
-    "F.linear",
-    "F.conv1d",
-    "F.conv2d",
-    "F.conv3d",
-    "F.conv_transpose1d",
-    "F.conv_transpose2d",
-    "F.conv_transpose3d",
-)
 _OTHERS = (
     "F.batch_norm",
     "F.group_norm",
@@ -141,7 +128,7 @@ def charges(step: Step) -> Sequence[Charge] | Unknown:
         return Unknown("it rounds a size, on which tracing fails", fails=True)
     if inherited and "super().forward" in step.runs:
         return _MODULES[inherited](step)
-    return remaining(step, _PRODUCTS, _OTHERS, "the dense product that torch computes")
+    return remaining(step, FUNCTIONS, _OTHERS, "the dense product that torch computes")
 
 
 def _say(seen: Seen, params: int) -> Iterable[Printed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from cnnspec.lenses.execution import Shape, Step
@@ -10,6 +10,9 @@ from cnnspec.lenses.lens import Charge, Rule, Unknown
 
 __all__ = [
     "CONVOLUTIONS",
+    "DENSE",
+    "FUNCTIONS",
+    "MATMUL",
     "TRANSPOSED",
     "attention",
     "convolution",
@@ -21,6 +24,12 @@ __all__ = [
 
 CONVOLUTIONS = ("nn.Conv1d", "nn.Conv2d", "nn.Conv3d")
 TRANSPOSED = ("nn.ConvTranspose1d", "nn.ConvTranspose2d", "nn.ConvTranspose3d")
+FUNCTIONS = (
+    *("@", "torch.matmul", "torch.bmm", "torch.einsum", "F.linear"),
+    *("F.conv1d", "F.conv2d", "F.conv3d"),
+    *("F.conv_transpose1d", "F.conv_transpose2d", "F.conv_transpose3d"),
+)
+"""Calls that are not of modules and compute products, in a trace or as aten runs them."""
 
 _SIZES = "the sizes of its input are not known"
 
@@ -71,3 +80,14 @@ def attention(step: Step) -> int | Unknown:
         return Unknown(_SIZES)
     batch, tokens, features = step.x
     return batch * (4 * tokens * features * features + 2 * tokens * tokens * features)
+
+
+DENSE: Mapping[str, Rule] = {
+    **dict.fromkeys(CONVOLUTIONS, product(convolution, "all weights at all output positions")),
+    **dict.fromkeys(TRANSPOSED, product(transposed, "all weights at all input positions")),
+    "nn.Linear": product(linear, "the whole matrix for each row"),
+}
+"""Rules of layers whose every weight a tool counts, for padding too."""
+
+MATMUL = product(matmul, "the product of matrices")
+"""The rule of a tool that counts products of matrices."""

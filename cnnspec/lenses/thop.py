@@ -13,16 +13,7 @@ from math import prod
 
 from cnnspec.lenses.execution import Step, elements
 from cnnspec.lenses.lens import Charge, Lens, Printed, Rule, Seen, Unknown, remaining
-from cnnspec.lenses.products import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    attention,
-    convolution,
-    linear,
-    matmul,
-    product,
-    transposed,
-)
+from cnnspec.lenses.products import DENSE, MATMUL, attention
 
 __all__ = ["THOP"]
 
@@ -120,9 +111,7 @@ def _attention(step: Step) -> Sequence[Charge] | Unknown:
 
 
 _MODULES: Mapping[str, Rule] = {
-    **dict.fromkeys(CONVOLUTIONS, product(convolution, "all weights at all output positions")),
-    **dict.fromkeys(TRANSPOSED, product(transposed, "all weights at all input positions")),
-    "nn.Linear": product(linear, "the whole matrix for each row"),
+    **DENSE,
     **dict.fromkeys(
         (
             "nn.BatchNorm1d",
@@ -151,14 +140,9 @@ _MODULES: Mapping[str, Rule] = {
 }
 """Rules by class; a class of the source's own has the rule of its base."""
 
-_MATMUL = product(matmul, "the product of matrices")
-_FUNCTIONS: Mapping[str, Rule] = {
-    "@": _MATMUL,
-    "torch.matmul": _MATMUL,
-    ".matmul": _MATMUL,
-    "torch.bmm": _MATMUL,
-    ".bmm": _MATMUL,
-}
+_FUNCTIONS: Mapping[str, Rule] = dict.fromkeys(
+    ("@", "torch.matmul", ".matmul", "torch.bmm", ".bmm"), MATMUL
+)
 _PRODUCTS = (*_FUNCTIONS, "torch.einsum", "F.linear")
 
 

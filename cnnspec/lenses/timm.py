@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from cnnspec.lenses.execution import Step, elements
-from cnnspec.lenses.fvcore import charges
+from cnnspec.lenses.fvcore import charges, untraced
 from cnnspec.lenses.lens import Lens, Printed, Seen
 from cnnspec.lenses.products import CONVOLUTIONS, TRANSPOSED
 
@@ -21,7 +21,7 @@ def _all(step: Step) -> int:
 
 
 def _convolved(step: Step) -> int:
-    return 0 if isinstance(step.arguments.get("padding"), str) else _all(step)
+    return 0 if untraced(step) else _all(step)
 
 
 def _projected(step: Step) -> int:

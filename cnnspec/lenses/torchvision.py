@@ -11,45 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cnnspec.lenses.execution import Step
 from cnnspec.lenses.lens import Charge, Lens, Printed, Rule, Seen, Unknown, remaining
-from cnnspec.lenses.products import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    attention,
-    convolution,
-    linear,
-    matmul,
-    product,
-    transposed,
-)
+from cnnspec.lenses.products import DENSE, FUNCTIONS, MATMUL, attention, product
 
 __all__ = ["TORCHVISION"]
 
 
 _RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(CONVOLUTIONS, product(convolution, "all weights at all output positions")),
-    **dict.fromkeys(TRANSPOSED, product(transposed, "all weights at all input positions")),
-    "nn.Linear": product(linear, "the whole matrix for each row"),
+    **DENSE,
     "nn.MultiheadAttention": product(attention, "projections and the products of tokens"),
-    "@": product(matmul, "the product of matrices"),
-    "torch.matmul": product(matmul, "the product of matrices"),
-    "torch.bmm": product(matmul, "the product of matrices"),
+    **dict.fromkeys(("@", "torch.matmul", "torch.bmm"), MATMUL),
 }
 
-_PRODUCTS = (
-    "@",
-    ".matmul",
-    ".bmm",
-    "torch.matmul",
-    "torch.bmm",
-    "torch.einsum",
-    "F.linear",
-    "F.conv1d",
-    "F.conv2d",
-    "F.conv3d",
-    "F.conv_transpose1d",
-    "F.conv_transpose2d",
-    "F.conv_transpose3d",
-)
+_PRODUCTS = (*FUNCTIONS, ".matmul", ".bmm")
 
 
 def _charges(step: Step) -> Sequence[Charge] | Unknown:

@@ -128,7 +128,7 @@ def _met(arriving: Sequence[Tracks], y: Tensor) -> Tracks:
     if not arriving:
         return ()
     first = arriving[0]
-    if all(tracks is first for tracks in arriving):
+    if len(arriving) == 1 or all(tracks is first for tracks in arriving):
         return first
     by_source: dict[int, list[Track]] = {}
     for tracks in arriving:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple, cast
 
 from cnnspec.diagnostics import Reject
-from cnnspec.ir import Graph, SizeRead
+from cnnspec.ir import Graph, Node, SizeRead
 from cnnspec.op import Op, Site
 from cnnspec.passes.cost import NO_OPS
+from cnnspec.passes.formulas import Domain, LayerFormulas, Refusal, Shape, Symbols, Takes, sure
 from cnnspec.symbolic import (
     Formula,
     Guard,
@@ -40,106 +41,6 @@ _MOST_RUNS = 300
 _LEAST_RUNS = 32
 _NODES_RUN = 40_000
 _PERIOD_LIMIT = 1 << 13
-
-Shape = tuple[Formula, ...]
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Sizes for which a formula holds: a set for each size, and conditions on several at once."""
-
-    sizes: Mapping[str, SizeSet]
-    further: tuple[Guard, ...] = ()
-
-    @property
-    def simplifier(self) -> Simplifier:
-        """What is settled about formulas here."""
-        return Simplifier.on(self.sizes, self.further)
-
-    def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Whether given sizes are among them."""
-        return all(sizes[name] in found for name, found in self.sizes.items()) and all(
-            guard.holds(sizes) for guard in self.further
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LayerFormulas:
-    """Figures of one layer, as in the report: its outputs' shapes, and counts at batch 1."""
-
-    outputs: tuple[Shape, ...]
-    macs: Formula
-    flops: Formula
-    params: Formula
-    activations: Formula
-
-
-class Refusal(NamedTuple):
-    """The layer that stops a size, and why."""
-
-    path: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Takes:
-    """What becomes of each value of one size.
-
-    `along` are the names that have this value at once, `fixed` the others with theirs. `same` are
-    the values for which the weights keep their shapes, `builds` those for which the spec makes a
-    network, with other weights perhaps. `fixed_by` is the first layer whose weights change, and
-    `refusal` what stops the largest of the sizes below them, if there are any. Above `known`
-    nothing was found out; None if all sizes were told.
-    """
-
-    along: tuple[str, ...]
-    fixed: Mapping[str, int]
-    same: SizeSet
-    builds: SizeSet
-    fixed_by: str | None = None
-    refusal: Refusal | None = None
-    known: int | None = None
-
-    @property
-    def smallest(self) -> int | None:
-        """The smallest value for the same weights; None where smaller ones were not told."""
-        return _sure(self.same, self.known)
-
-    @property
-    def smallest_built(self) -> int | None:
-        """The smallest value that makes a network; None where smaller ones were not told."""
-        return _sure(self.builds, self.known)
-
-
-def _sure(sizes: SizeSet, known: int | None) -> int | None:
-    smallest = sizes.smallest
-    return smallest if known is None or smallest is None or smallest <= known + 1 else None
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """Everything about a network as a function of the spatial sizes of its inputs.
-
-    `sizes` are names of sizes and what they are in this graph. Where `unavailable` says why, there
-    are no formulas: `outputs`, `layers` and `domains` are empty and `totals` is None. `domains` say
-    where formulas hold: those of shapes and `macs` under `macs`; `flops`, `params` likewise.
-    """
-
-    sizes: Mapping[str, int]
-    unavailable: str | None
-    outputs: Mapping[str, Shape]
-    layers: tuple[LayerFormulas, ...]
-    totals: LayerFormulas | None
-    domains: Mapping[str, Domain]
-    takes: tuple[Takes, ...]
-
-    @property
-    def macs(self) -> Formula:
-        """Multiply-accumulates of inference; `ValueError` where there is no formula."""
-        if self.totals is None:
-            raise ValueError(self.unavailable)
-        return self.totals.macs
-
 
 Expand = Callable[[Mapping[str, tuple[int, ...]]], Graph | None]
 """The network of other input shapes, or None if there is none."""
@@ -250,10 +151,28 @@ def _run(graph: Graph, named: Named, numbers: Mapping[str, Number]) -> _Run | Re
                 return Refusal(node.path, reject.message)
             kind = kinds[key] = len(sites)
             sites.append((node.op, Site(inputs, outputs)))
-        for value, tensor in zip(node.outputs, sites[kind][1].outputs, strict=True):
+        made = sites[kind][1].outputs
+        lacking = _lacking(graph, node, len(made))
+        if lacking is not None:
+            return lacking
+        for value, tensor in zip(node.outputs, made, strict=False):
             settle(value, tensor)
         of.append(kind)
     return _Run(tuple(tensors), tuple(sites), tuple(of))
+
+
+def _lacking(graph: Graph, node: Node, made: int) -> Refusal | None:
+    """Why a node that makes so many tensors cannot stand where one of another number does.
+
+    Parts that nobody reads may be missing, and further ones change nothing, but for those of a
+    single tensor, which goes by the node's own name.
+    """
+    if made > 1 and len(node.outputs) == 1:
+        return Refusal(node.path, f"it has {made} parts in place of one")
+    for value in node.outputs[made:]:
+        if graph.consumers[value] or any(output.value == value for output in graph.outputs):
+            return Refusal(node.path, f"there is no `{graph.value_name(value)}`")
+    return None
 
 
 def _unavailable(graph: Graph, run: _Run, trail: Trail) -> str | None:
@@ -491,7 +410,7 @@ def _taken(graph: Graph, named: Named, sizes: Mapping[str, int]) -> Iterator[Tak
                 same |= sort.sizes
             elif sort.builds:
                 fixed_by = fixed_by or sort.stop.path
-        below = (_sure(builds, known) or 1) - 1
+        below = (sure(builds, known) or 1) - 1
         refusal = next((sort.stop for sort in sorts if below in sort.sizes), None)
         yield Takes(along, fixed, same, builds, fixed_by, refusal, known)
 

@@ -7,6 +7,7 @@ Temporaries of kernels and what allocators round up are not in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from cnnspec.op import Saved
 from cnnspec.passes.facts import Facts, Options
 from cnnspec.passes.memory import sizes_of
 from cnnspec.passes.options import OPTIMIZERS, DType
-from cnnspec.passes.sites import Sites
+from cnnspec.passes.sites import Kind, Sites
 from cnnspec.passes.weights import Weights
 
 __all__ = ["Parts", "Step", "Training", "training"]
@@ -80,7 +81,7 @@ def training(graph: Graph, facts: Facts) -> Training:
             state,
             tuple(tracker.saved),
             tracker.parts(),
-            weights + buffers + state + tracker.peak(gradients),
+            weights + buffers + state + tracker.peak(),
         )
     )
 
@@ -95,20 +96,26 @@ class _Tracker:
         self._running = [node for node in graph.nodes if node.index in graph.used]
         self._roots = _roots(graph, found)
         self._differs = _differing(graph, self._running, found, facts[Weights])
-        keeps = [kind.op.saved(kind.at, options.batch) for kind in found.kinds]
-        own = [_own(kept, options.numbers) for kept in keeps]
+        learned = [options.numbers.bytes * stored.trainable for stored in facts[Weights].kinds]
+        self._gradients = [learned[kind] for kind in found.of]
+        """Of the weights that each node uses, its own or those of another."""
         self._keepers: dict[int, int] = {}
         """For each memory that is kept whole the first node that does; backward frees it there."""
         self._own = [0] * len(graph.nodes)
         self.saved = [0] * len(graph.nodes)
-        counts = [0] * len(found.kinds)
+        asked: dict[tuple[int, tuple[bool, ...]], tuple[Saved, _Own, int]] = {}
+        times: Counter[_Own] = Counter()
         for node in self._running:
             if not any(self._differs[value] for value in node.outputs):
                 continue
-            number = found.of[node.index]
-            kept = keeps[number]
-            counts[number] += 1
-            self._own[node.index] = total = sum(own[number])
+            key = found.of[node.index], tuple([self._differs[value] for value in node.inputs])
+            if key not in asked:
+                kept = _kept(found.kinds[key[0]], options.batch, key[1])
+                own = _own(kept, options.numbers)
+                asked[key] = kept, own, sum(own)
+            kept, own, total = asked[key]
+            times[own] += 1
+            self._own[node.index] = total
             for positions, values in ((kept.inputs, node.inputs), (kept.outputs, node.outputs)):
                 for position in positions:
                     root = self._roots[values[position]]
@@ -116,20 +123,21 @@ class _Tracker:
                         self._keepers[root] = node.index
                         total += self._sizes[root]
             self.saved[node.index] = total
-        weighted = [[count * n for n in sizes] for count, sizes in zip(counts, own, strict=True)]
-        self._parts = [sum(part) for part in zip(*weighted, strict=True)]
+        kinds = range(len(_Own._fields))
+        self._parts = [sum([own[n] * times[own] for own in times]) for n in kinds]
 
     def parts(self) -> Parts:
         """What all nodes keep, by kind."""
         tensors = sum([self._sizes[root] for root in self._keepers])
-        return Parts(tensors, *(self._parts or (0, 0, 0, 0)))
+        return Parts(tensors, *self._parts)
 
-    def peak(self, gradients: Sequence[int]) -> int:
-        """The most bytes of tensors, and of `gradients` of each node's weights, alive at once.
+    def peak(self) -> int:
+        """The most bytes of tensors, and of gradients of weights, alive at once.
 
         Forward frees what nobody reads later and nobody keeps. Backward runs the nodes in reverse:
         each makes the gradients of its inputs and weights, then frees those of its outputs and what
-        only it still keeps.
+        only it still keeps. Gradients of weights that are shared are added up: for a moment there
+        are the sum so far, what is added, and the new sum.
         """
         graph, sizes, roots, own = self._graph, self._sizes, self._roots, self._own
         keepers, differs = self._keepers, self._differs
@@ -155,18 +163,24 @@ class _Tracker:
         live += sum([sizes[root] for root in results])
         most = max(most, live)
         started = set(results)
+        summed: set[int] = set()
         steps = zip(reversed(self._running), reversed(reads), reversed(makes), strict=True)
         for node, read, made in steps:
             if not any(roots[value] in started for value in node.outputs):
                 continue
-            index = node.index
-            live += gradients[index]
+            index, owner = node.index, _owner(graph, node)
+            gradients = self._gradients[index]
+            adding = 2 * gradients if owner in summed else 0
+            if owner not in summed:
+                summed.add(owner)
+                live += gradients
             for root in read:
-                if root not in started and differs[root]:
+                if root in started:
+                    adding = max(adding, 2 * sizes[root])
+                elif differs[root]:
                     started.add(root)
                     live += sizes[root]
-            if live > most:
-                most = live
+            most = max(most, live + adding)
             for root in made:
                 if root in started:
                     live -= sizes[root]
@@ -177,9 +191,30 @@ class _Tracker:
         return most
 
 
-def _own(kept: Saved, numbers: DType) -> tuple[int, int, int, int]:
-    """Bytes of what a node alone keeps: `elements`, `statistics`, `mask`, `indices`."""
-    return (
+def _owner(graph: Graph, node: Node) -> int:
+    """The node whose weights a node uses."""
+    while node.share is not None:
+        node = graph.nodes[node.share]
+    return node.index
+
+
+def _kept(kind: Kind, batch: int, needs: tuple[bool, ...]) -> Saved:
+    if all(needs):
+        return kind.op.saved(kind.at, batch)
+    return kind.op.saved_for(kind.at, batch, needs)
+
+
+class _Own(NamedTuple):
+    """Bytes of what a node alone keeps, by kind."""
+
+    elements: int = 0
+    statistics: int = 0
+    mask: int = 0
+    indices: int = 0
+
+
+def _own(kept: Saved, numbers: DType) -> _Own:
+    return _Own(
         numbers.bytes * kept.elements,
         numbers.statistic * kept.statistics,
         kept.mask,

@@ -10,7 +10,7 @@ import torch
 
 import cnnspec
 from cnnspec.ir import Graph
-from tests.golden.oracles import models
+from tests.golden.oracles import SHARED, models
 from tests.lenses.networks import inputs_of, module_of, readings_of, text_of
 from tests.lenses.tools import TOOLS
 
@@ -81,32 +81,8 @@ def test_tools_that_compute(spec: str) -> None:
         assert dict(reading.printed) == found.printed
 
 
-PUBLISHED = {
-    "alexnet": ["alexnet"],
-    "convnext": ["convnext_tiny", "convnext_small", "convnext_base", "convnext_large"],
-    "deeplabv3": ["deeplabv3_resnet50", "deeplabv3_resnet101"],
-    "densenet": ["densenet121", "densenet161", "densenet169", "densenet201"],
-    "googlenet": ["googlenet"],
-    "mobilenet_v3": ["mobilenet_v3_large", "mobilenet_v3_small"],
-    "resnet": [
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnext50_32x4d",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "wide_resnet50_2",
-        "wide_resnet101_2",
-    ],
-    "vgg": ["vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"],
-    "vit_b_16": ["vit_b_16"],
-}
-
-
 @pytest.mark.parametrize(
-    ("spec", "variant"), [(spec, variant) for spec, all_ in PUBLISHED.items() for variant in all_]
+    ("spec", "variant"), [(spec, variant) for spec, all_ in SHARED.items() for variant in all_]
 )
 def test_torchvision_published_the_same(spec: str, variant: str) -> None:
     """The `_ops` of torchvision's weights, at the sizes that their transforms give."""
@@ -201,6 +177,14 @@ layers:
   - Conv2d: {out_channels: 3, kernel_size: 3}
   - scaled:
     name: first
+""",
+    "padding that is `same`, of zeros and of other values": """\
+cnnspec: 1
+name: net
+inputs: {image: [3, 8, 8]}
+layers:
+  - Conv2d: {out_channels: 4, kernel_size: 3, padding: same}
+  - Conv2d: {out_channels: 4, kernel_size: 3, padding: same, padding_mode: replicate}
 """,
     "a parameter beside layers": """\
 cnnspec: 1

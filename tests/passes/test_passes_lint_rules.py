@@ -47,11 +47,19 @@ def test_a_bias_in_front_of_a_norm() -> None:
         CONV + "    name: a\n  - BatchNorm2d:\n    name: b\n  - add: [a, b]\n",
         CONV + "    name: a\n  - BatchNorm2d:\n    name: b\noutputs: [a, b]\n",
         CONV + "    allow: [bias-before-norm]\n  - BatchNorm2d\n",
-        CONV + "  - InstanceNorm2d\n",
+        CONV + "  - GroupNorm: {num_groups: 4}\n",
         "  - Conv2d: {out_channels: 3, kernel_size: 1}\n    name: a\n  - BatchNorm2d\n"
         "  - Conv2d: {out_channels: 3, kernel_size: 1}\n    share: a\n  - ReLU\n",
     ],
-    ids=["no bias", "not behind", "read twice", "an output", "allowed", "no mean kept", "shared"],
+    ids=[
+        "no bias",
+        "not behind",
+        "read twice",
+        "an output",
+        "allowed",
+        "of several channels",
+        "shared",
+    ],
 )
 def test_a_bias_that_does_something(layers: str) -> None:
     assert found(layers) == []
@@ -108,7 +116,8 @@ def test_a_field_that_covers_the_input_too_early() -> None:
 
 def test_channels_that_are_no_multiple_of_8() -> None:
     odd = "  - Conv2d: {out_channels: 12, kernel_size: 3}\n  - ReLU\n"
-    assert found(odd, "odd-channels") == ["`0` makes 12 channels, no multiple of 8"]
+    last = "  - Conv2d: {out_channels: 10, kernel_size: 1}\n"
+    assert found(odd + last, "odd-channels") == ["`0` makes 12 channels, no multiple of 8"]
     assert found(odd + POOL, "odd-channels") == ["`0` makes 12 channels, no multiple of 8"]
     assert found(odd) == []
 
@@ -139,16 +148,15 @@ def test_a_norm_that_folds() -> None:
 
 def test_what_has_no_int8_form() -> None:
     assert found(BARE + "  - Dropout\n  - Tanh\n", "not-quantizable") == [
-        "`Tanh` has no int8 form: inference in int8 runs it in floating point"
+        "ONNX Runtime has no int8 form of `Tanh` and runs it in floating point"
     ]
 
 
 @pytest.mark.parametrize(
     ("layers", "sizes", "refused"),
     [
-        ("  - MaxPool1d: {kernel_size: 2}\n", "3, 16", "ONNX's MaxPool along one axis"),
-        ("  - MaxPool2d: {kernel_size: 2, dilation: 2}\n", "3, 17, 17", "MaxPool with dilations"),
-        ("  - Upsample: {scale_factor: 2, mode: bicubic}\n", "3, 8, 8", "Resize in mode `cubic`"),
+        ("  - MaxPool2d: {kernel_size: 2, dilation: 2}\n", "3, 17, 17", "`MaxPool` with dilations"),
+        ("  - MaxPool1d: {kernel_size: 2, dilation: 2}\n", "3, 17", "`MaxPool` with dilations"),
     ],
 )
 def test_what_tensorrt_does_not_run(layers: str, sizes: str, refused: str) -> None:
@@ -156,6 +164,58 @@ def test_what_tensorrt_does_not_run(layers: str, sizes: str, refused: str) -> No
     (message,) = found(layers.rstrip() + "\n    allow: [unread-rows]\n", "not-tensorrt", head=head)
     assert message.startswith("TensorRT 10.1 does not run ")
     assert refused in message
+
+
+@pytest.mark.parametrize(
+    ("layers", "sizes"),
+    [
+        ("  - MaxPool1d: {kernel_size: 2}\n", "3, 16"),
+        ("  - AvgPool1d: {kernel_size: 2}\n", "3, 16"),
+        ("  - Upsample: {scale_factor: 2, mode: bicubic}\n", "3, 8, 8"),
+    ],
+)
+def test_what_tensorrt_takes_whatever_its_matrix_says(layers: str, sizes: str) -> None:
+    """`poolingHelper` and `Resize` in onnx-tensorrt 10.1's importers."""
+    assert found(layers, "not-tensorrt", head=HEAD.replace("3, 16, 16", sizes)) == []
+
+
+def test_what_has_an_int8_form_in_part() -> None:
+    """`Softmax` and `Unfold` have one; `LogSoftmax` and `Fold`'s transposed convolution do not."""
+    layers = "  - Unfold: {kernel_size: 2, stride: 2}\n"
+    layers += "  - Fold: {output_size: 16, kernel_size: 2, stride: 2}\n"
+    layers += "  - Softmax: {dim: 1}\n  - LogSoftmax: {dim: 1}\n"
+    assert found(layers, "not-quantizable") == [
+        "ONNX Runtime has no int8 form of `Fold` and runs it in floating point",
+        "ONNX Runtime has no int8 form of `LogSoftmax` and runs it in floating point",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("norm", "forgets"),
+    [
+        ("BatchNorm2d: {track_running_stats: false}", True),
+        ("InstanceNorm2d", True),
+        ("InstanceNorm2d: {track_running_stats: true}", True),
+        ("GroupNorm: {num_groups: 4}", True),
+        ("GroupNorm: {num_groups: 2}", False),
+        ("LayerNorm2d", False),
+    ],
+)
+def test_biases_before_norms_of_each_channel(norm: str, forgets: bool) -> None:
+    layers = f"  - Conv2d: {{out_channels: 4, kernel_size: 3}}\n  - {norm}\n"
+    assert len(found(layers, "bias-before-norm")) == forgets
+
+
+def test_odd_channels_are_those_that_another_layer_multiplies() -> None:
+    """A head's classes are the task's, behind an upsampling too; features of tokens count."""
+    head = "  - Conv2d: {out_channels: 21, kernel_size: 1}\n    name: classes\n"
+    assert found(head + "  - Upsample: {scale_factor: 2}\n", "odd-channels") == []
+    tokens = HEAD.replace("3, 16, 16", "5, 12")
+    layers = "  - Linear: {out_features: 30}\n    name: wide\n  - ReLU\n"
+    layers += "  - Linear: {out_features: 10}\n"
+    assert found(layers, "odd-channels", head=tokens) == [
+        "`wide` makes 30 positions along length, no multiple of 8"
+    ]
 
 
 def test_bundled_classifiers_run_on_tensorrt() -> None:

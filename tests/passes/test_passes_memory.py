@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cnnspec
 from cnnspec.passes import Options, run
 from cnnspec.passes.memory import Activations, Memory, Peak
 from cnnspec.passes.training import Parts, Training
@@ -203,3 +204,18 @@ def test_the_peak_of_a_step_is_at_the_start_of_backward_or_later() -> None:
     assert (step.weights, step.gradients, step.state) == (params, params, 2 * params + 2 * 4)
     # input, output and its gradient, and the gradients of the weights while they are made
     assert step.peak == 3 * params + 8 + 4 * (4 + 3 + 3) + params
+
+
+def test_gradients_of_shared_weights_are_added_up() -> None:
+    """Each use makes a gradient; at an addition there are three of them at once."""
+    text = "cnnspec: 1\nname: net\ninputs: {{a: [64], b: [64]}}\nlayers:\n"
+    text += "  - Linear: {{out_features: 64, bias: false}}\n    from: a\n    name: one\n"
+    text += "  - Linear: {{out_features: 64, bias: false}}\n    from: b\n    name: two\n{}"
+    text += "outputs: [one, two]\n"
+    weight = 4 * 64 * 64
+    shared = cnnspec.load(text=text.format("    share: one\n")).analyze().training_memory
+    assert shared.gradients == shared.weights == shared.optimizer_state == weight
+    # two inputs, two outputs, the gradient of one; weights, state and three gradients of weights
+    assert shared.peak == (2 + 3) * weight + 4 * 64 * (2 + 2 + 1)
+    apart = cnnspec.load(text=text.format("")).analyze().training_memory
+    assert apart.peak == (4 + 2) * weight + 4 * 64 * (2 + 2 + 1)

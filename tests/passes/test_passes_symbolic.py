@@ -272,3 +272,20 @@ def test_resizing_by_a_whole_factor_is_a_formula() -> None:
     symbols = symbols_of(SPEC + "  - Upsample: {scale_factor: 2, mode: bilinear}\n")
     assert [str(size) for size in symbols.outputs["output"]] == ["4", "2*(H - 2)", "2*(W - 2)"]
     assert symbols.takes[0].same.describe("H") == "H >= 3"
+
+
+def test_parts_that_other_sizes_do_not_have() -> None:
+    """Chunk gives four parts at 12 and fewer at others: only those that are read must be there."""
+    text = "cnnspec: 1\nname: net\ninputs: {x: [4, L = 12]}\nlayers:\n"
+    text += "  - Chunk: {chunks: 4, dim: 2}\n    name: c\n  - concat: [c.0, c.1]\n"
+    net = cnnspec.load(text=text)
+    (found,) = net.symbolic().takes
+    assert found.refusal == ("c", "there is no `c.1`")
+    assert found.known is not None
+    for size in range(1, 30):
+        if size == 1:
+            with pytest.raises(SpecError, match=r"no tensor `c\.1`"):
+                net.with_inputs(x=(4, size))
+        else:
+            net.with_inputs(x=(4, size))
+        assert (size in found.builds) == (size > 1)

@@ -1,13 +1,13 @@
 """What inference engines do not run, or only in floating point.
 
-Engines are asked about the ONNX nodes that an op becomes, never about the op.
+TensorRT is asked about the ONNX nodes that an op becomes, never about the op.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cnnspec.diagnostics import Diagnostic, listed, warning
+from cnnspec.diagnostics import Diagnostic, warning
 from cnnspec.ir import Graph
 from cnnspec.lower import Node
 from cnnspec.passes.facts import Facts
@@ -17,7 +17,8 @@ from cnnspec.passes.sites import Kind, Sites
 __all__ = ["TENSORRT", "not_quantizable", "not_tensorrt"]
 
 TENSORRT = "10.1"
-"""The release whose ONNX support matrix is meant (onnx-tensorrt, docs/operators.md)."""
+"""The release of onnx-tensorrt that is meant: operators by its docs/operators.md, forms of them by
+what its parser refuses, which is less: it takes pooling along one axis and cubic resizing."""
 _OPSET = 18
 
 _UNSUPPORTED = frozenset(
@@ -37,19 +38,10 @@ _Attributes = Mapping[str, object]
 
 
 def _pooling(attributes: _Attributes) -> str:
-    if len(_numbers(attributes.get("kernel_shape"))) == 1:
-        return "along one axis"
-    return "with dilations" if set(_numbers(attributes.get("dilations"))) - {1} else ""
-
-
-def _lp_pooling(attributes: _Attributes) -> str:
     return "with dilations" if set(_numbers(attributes.get("dilations"))) - {1} else ""
 
 
 def _resize(attributes: _Attributes) -> str:
-    mode = attributes.get("mode", "nearest")
-    if mode not in ("nearest", "linear"):
-        return f"in mode `{mode}`"
     return "with antialiasing" if attributes.get("antialias") else ""
 
 
@@ -60,18 +52,25 @@ def _numbers(value: object) -> Sequence[object]:
 _RESTRICTED: Mapping[str, Callable[[_Attributes], str]] = {
     "AveragePool": _pooling,
     "MaxPool": _pooling,
-    "LpPool": _lp_pooling,
+    "LpPool": _pooling,
     "Resize": _resize,
 }
 """How TensorRT does not run operators that it has otherwise."""
 
 
-def not_tensorrt(graph: Graph, facts: Facts) -> Iterator[Finding]:
-    """Entries whose ONNX form TensorRT does not run."""
+def _in_inference(
+    graph: Graph, facts: Facts, check: Callable[[Kind], Diagnostic | None]
+) -> Iterator[Finding]:
+    """What `check` finds of the entries that inference runs."""
     inference = graph.inference
-    for finding in by_kind(graph, facts[Sites], _not_tensorrt):
+    for finding in by_kind(graph, facts[Sites], check):
         if finding.node.index in inference:
             yield finding
+
+
+def not_tensorrt(graph: Graph, facts: Facts) -> Iterator[Finding]:
+    """Entries whose ONNX form TensorRT does not run."""
+    return _in_inference(graph, facts, _not_tensorrt)
 
 
 def _not_tensorrt(kind: Kind) -> Diagnostic | None:
@@ -80,7 +79,7 @@ def _not_tensorrt(kind: Kind) -> Diagnostic | None:
         return None
     return warning(
         "not-tensorrt",
-        f"TensorRT {TENSORRT} does not run {listed(refused)}, to which this is exported",
+        f"TensorRT {TENSORRT} does not run ONNX's {', '.join(refused)}, to which this is exported",
         help="another operation, or a plugin of TensorRT's, would be needed",
     )
 
@@ -88,17 +87,14 @@ def _not_tensorrt(kind: Kind) -> Diagnostic | None:
 def _refused(node: Node) -> str:
     """How a node is called that TensorRT does not run; nothing where it does."""
     if node.op in _UNSUPPORTED:
-        return f"ONNX's {node.op}"
+        return f"`{node.op}`"
     how = _RESTRICTED[node.op](dict(node.attributes)) if node.op in _RESTRICTED else ""
-    return f"ONNX's {node.op} {how}" if how else ""
+    return f"`{node.op}` {how}" if how else ""
 
 
 def not_quantizable(graph: Graph, facts: Facts) -> Iterator[Finding]:
-    """Entries that int8 inference has to run in floating point."""
-    inference = graph.inference
-    for finding in by_kind(graph, facts[Sites], _not_quantizable):
-        if finding.node.index in inference:
-            yield finding
+    """Entries that int8 inference by ONNX Runtime on the CPU has to run in floating point."""
+    return _in_inference(graph, facts, _not_quantizable)
 
 
 def _not_quantizable(kind: Kind) -> Diagnostic | None:
@@ -108,7 +104,7 @@ def _not_quantizable(kind: Kind) -> Diagnostic | None:
         return None
     return warning(
         "not-quantizable",
-        f"`{op.name}` has no int8 form: inference in int8 runs it in floating point",
+        f"ONNX Runtime has no int8 form of `{op.name}` and runs it in floating point",
         label=f"{at.y.elements:,} elements are converted there and back",
         help="an operation with an int8 form, such as ReLU for an activation, avoids that",
     )

@@ -16,7 +16,7 @@ __all__ = ["bias_before_norm", "unfoldable_norm"]
 def bias_before_norm(graph: Graph, facts: Facts) -> Iterator[Finding]:
     """Biases that the norm behind them takes away again, by subtracting the mean."""
     found = facts[Sites]
-    norms = [kind.op.channel_affine(kind.at) is not None for kind in found.kinds]
+    norms = [kind.op.forgets_shifts(kind.at) for kind in found.kinds]
     biases = [_bias(kind) for kind in found.kinds] if any(norms) else []
     if not any(biases):
         return
@@ -31,12 +31,15 @@ def bias_before_norm(graph: Graph, facts: Facts) -> Iterator[Finding]:
         if not readers or not folds or node.outputs[0] in kept:
             continue
         norm = graph.nodes[readers[0]]
+        help = "say `bias: false`: what the network computes stays the same"
+        if "bias" not in node.op.arguments():
+            help = "say `allow: [bias-before-norm]`, as the layer always has a bias"
         yield Finding(
             warning(
                 "bias-before-norm",
                 f"the bias of `{node.path}` has no effect: `{norm.path}` subtracts the mean",
                 label=f"{quantity(elements, 'parameter')} for nothing",
-                help="say `bias: false`, as the norm has a shift of its own",
+                help=help,
             ),
             node.path,
             node,
