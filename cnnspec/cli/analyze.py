@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnnspec.cli.option_types import names, one_of, whole
 from cnnspec.cli.option_types import text as some_text
 from cnnspec.cli.output import to_terminal, write_result
+from cnnspec.cli.output_arguments import add_format, add_output
 from cnnspec.cli.sections import Asked, add_sections
 from cnnspec.cli.spec_arguments import (
     SPEC_HELP,
@@ -23,7 +23,6 @@ from cnnspec.cli.spec_arguments import (
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.frontend.devices import bundled_devices
 from cnnspec.frontend.load import expand
 from cnnspec.frontend.resizing import resizing
 from cnnspec.passes.options import DTYPES, OPTIMIZERS
@@ -36,10 +35,11 @@ from cnnspec.report import (
     to_csv,
     to_markdown,
 )
-from cnnspec.report.sections.budget import Budget
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from cnnspec.report.sections.budget import Budget
 
 NAME = "analyze"
 SUMMARY = "shapes, parameters, MACs, receptive fields, memory of a network"
@@ -47,7 +47,8 @@ DESCRIPTION = """\
 Show everything that can be known about a network without running it; of several
 networks a row each.
 """
-EPILOG = """\
+
+_EPILOG = """\
 examples:
   cnnspec analyze vgg16
   cnnspec analyze specs/resnet.yaml --variant resnet101 --depth 2
@@ -82,25 +83,38 @@ conventions:
 
 The table goes to standard output, with its warnings. Colour and width follow
 the terminal; NO_COLOR, FORCE_COLOR and COLUMNS decide otherwise.
-""".format(
-    columns="\n".join(f"  {name:13} {column.help}" for name, column in COLUMNS.items()),
-    devices=fill(", ".join(bundled_devices()), 78, initial_indent="  ", subsequent_indent="  "),
-)
+"""
+
+
+def _epilog() -> str:
+    """With the columns and devices that there are."""
+    from textwrap import fill
+
+    from cnnspec.frontend.devices import bundled_devices
+
+    return _EPILOG.format(
+        columns="\n".join(f"  {name:13} {column.help}" for name, column in COLUMNS.items()),
+        devices=fill(", ".join(bundled_devices()), 78, initial_indent="  ", subsequent_indent="  "),
+    )
+
+
+EPILOG = _epilog
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("specs", metavar="SPEC", nargs="+", help=SPEC_HELP)
     add_choice(parser)
-    parser.add_argument(
-        "--strict", action="store_true", help="windows that do not fit evenly are errors"
-    )
     add_lint(parser)
     parser.add_argument(
         "--depth", type=whole("--depth", 1), metavar="N", help="levels of the table to show"
     )
     parser.add_argument(
-        "--columns", type=names("--columns"), metavar="A,B", help="columns of the table, see below"
+        "--columns",
+        type=names("--columns"),
+        action="extend",
+        metavar="A,B",
+        help="columns of the table, see below",
     )
     parser.add_argument(
         "--sort", type=some_text("--sort"), metavar="COLUMN", help="the largest of a column first"
@@ -113,7 +127,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=one_of("--dtype", *DTYPES),
         metavar="TYPE",
         default="float32",
-        help=f"type of memory figures: {', '.join(DTYPES)}",
+        help=f"type of memory figures (float32): {', '.join(DTYPES)}",
     )
     parser.add_argument(
         "--batch",
@@ -127,23 +141,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=one_of("--optimizer", *OPTIMIZERS),
         metavar="NAME",
         default="momentum",
-        help=f"of training memory: {', '.join(OPTIMIZERS)}",
+        help=f"of training memory (momentum): {', '.join(OPTIMIZERS)}",
     )
     add_sections(parser)
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "table", "json", "csv", "markdown"),
-        metavar="FORMAT",
-        default="table",
-        help="table (default), json, csv or markdown",
+    add_format(
+        parser, "table", "json", "csv", "markdown", help="table (default), json, csv or markdown"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=some_text("--output"),
-        metavar="FILE",
-        help="write there, not to standard output",
-    )
+    add_output(parser)
     parser.add_argument(
         "--watch", action="store_true", help="again whenever a spec or what it imports changes"
     )
@@ -162,6 +166,24 @@ def run(options: argparse.Namespace) -> int:
 @collector_paused()
 def _once(options: argparse.Namespace) -> list[_Analyzed]:
     alone = len(options.specs) == 1
+    _refuse(options, alone)
+    if options.top is not None and options.sort is None:
+        options.sort = "macs"
+    asked = Asked.by(options)
+    analyzed = [_analyze(spec, options, asked) for spec in options.specs]
+    if alone:
+        _show(analyzed[0], options)
+    else:
+        _show_side_by_side(analyzed, options)
+    if options.format in ("json", "csv") or not to_terminal(options.output):
+        _blame(analyzed)
+    return analyzed
+
+
+def _refuse(options: argparse.Namespace, alone: bool) -> None:
+    """Refuse what the chosen format would pass over, and standard input for two networks."""
+    if options.specs.count("-") > 1:
+        raise EnvironmentFailure("standard input can be read once, not for several networks")
     for option in ("depth", "columns"):
         if getattr(options, option) is not None and not (alone and options.format == "table"):
             why = (
@@ -171,31 +193,28 @@ def _once(options: argparse.Namespace) -> list[_Analyzed]:
             )
             raise EnvironmentFailure(f"--{option} is for {why}")
     for option in ("sort", "top"):
-        if getattr(options, option) is not None and alone and options.format != "table":
+        whole = options.format == "json" or (alone and options.format != "table")
+        if getattr(options, option) is not None and whole:
             raise EnvironmentFailure(
                 f"--{option} is for tables, and {options.format} shows all in order"
             )
-    if options.top is not None and options.sort is None:
-        options.sort = "macs"
-    asked = Asked.by(options)
-    analyzed = [_analyze(spec, options, asked) for spec in options.specs]
-    if alone:
-        _show(analyzed[0], options)
-    else:
-        _show_side_by_side(analyzed, options)
-    return analyzed
+    if options.format == "csv" and not alone:
+        asked = {"as": options.tool, "device": options.device}
+        asked |= {name: getattr(options, name) for name in ("symbolic", "timeline")}
+        for option, value in asked.items():
+            if value:
+                raise EnvironmentFailure(
+                    f"--{option} adds nothing to the csv of several networks",
+                    help="table, json and markdown show it",
+                )
 
 
 class _Analyzed(NamedTuple):
-    """One network's report, and the sections asked for."""
+    """One network's report, and the sections asked for, its budget the last of them."""
 
     report: Report
     sections: list[Section]
-
-    @property
-    def budget(self) -> Budget | None:
-        """The budget among them."""
-        return next((s for s in self.sections if isinstance(s, Budget)), None)
+    budget: Budget | None
 
 
 def _analyze(spec: str, options: argparse.Namespace, asked: Asked) -> _Analyzed:
@@ -212,12 +231,14 @@ def _analyze(spec: str, options: argparse.Namespace, asked: Asked) -> _Analyzed:
         lint=options.lint,
         warnings=loaded.warnings,
     )
-    return _Analyzed(report, asked.sections(report, resizing(loaded, variant, params)))
+    sections = asked.sections(report, resizing(loaded, variant, params))
+    budget = asked.budget(report)
+    return _Analyzed(report, sections if budget is None else [*sections, budget], budget)
 
 
 def _show(analyzed: _Analyzed, options: argparse.Namespace) -> None:
     """Show one network."""
-    report, sections = analyzed
+    report, sections, _ = analyzed
     if options.format == "table":
         terminal = Terminal(sys.stdout)
         table = render_table(
@@ -247,6 +268,7 @@ def _show_side_by_side(analyzed: Sequence[_Analyzed], options: argparse.Namespac
     from cnnspec.report import side_by_side as tables
 
     networks = _by_name([each.report for each in analyzed])
+    sections = {name: each.sections for name, each in zip(networks, analyzed, strict=True)}
     if options.format == "json":
         from cnnspec.report.json import several_to_json
 
@@ -260,17 +282,35 @@ def _show_side_by_side(analyzed: Sequence[_Analyzed], options: argparse.Namespac
             networks,
             sort=options.sort,
             top=options.top,
-            sections={name: each.sections for name, each in zip(networks, analyzed, strict=True)},
+            sections=sections,
             width=terminal.width,
             colour=to_terminal(options.output) and terminal.colour,
         )
         _write(table, terminal, options)
     else:
-        csv = options.format == "csv"
-        make = tables.side_by_side_csv if csv else tables.side_by_side_markdown
-        write_result(make(networks, sort=options.sort, top=options.top), options.output)
+        order = {"sort": options.sort, "top": options.top}
+        text = (
+            tables.side_by_side_csv(networks, **order)
+            if options.format == "csv"
+            else tables.side_by_side_markdown(networks, **order, sections=sections)
+        )
+        write_result(text, options.output)
     for each in analyzed:
         Terminal(sys.stderr).diagnostics(each.report.warnings)
+
+
+def _blame(analyzed: Sequence[_Analyzed]) -> None:
+    """Say on standard error which budgets are not kept, where the result does not show it."""
+    from cnnspec.report.styled import Line, as_plain, as_text, visible
+
+    terminal = Terminal(sys.stderr)
+    lines: list[Line] = []
+    for name, each in zip(_by_name([a.report for a in analyzed]), analyzed, strict=True):
+        if each.budget is not None and not each.budget.kept:
+            heading, *limits = each.budget.lines(terminal.width)
+            lines.extend(([*heading, (f" of {visible(name)}", "bold")], *limits))
+    if lines:
+        terminal.write(as_text(lines) if terminal.colour else as_plain(lines))
 
 
 def _by_name(reports: Sequence[Report]) -> dict[str, Report]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnnspec import __version__
-from cnnspec.cli.option_types import one_of
 from cnnspec.cli.output import write_result
+from cnnspec.cli.output_arguments import add_format
 from cnnspec.cli.spec_arguments import (
     SPEC_HELP,
     add_choice,
@@ -48,19 +48,15 @@ exit codes:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "specs", metavar="SPEC", nargs="+", help=f"{SPEC_HELP}, or a folder of specs"
-    )
+    parser.add_argument("specs", metavar="SPEC", nargs="+", help=f"a folder of specs, {SPEC_HELP}")
     add_choice(parser)
-    parser.add_argument(
-        "--strict", action="store_true", help="windows that do not fit evenly are errors"
-    )
     add_lint(parser)
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "text", "json", "github", "sarif"),
-        metavar="FORMAT",
-        default="text",
+    add_format(
+        parser,
+        "text",
+        "json",
+        "github",
+        "sarif",
         help="text (default), json, github for annotations of a pull request, or sarif for code "
         "scanning (SARIF 2.1.0)",
     )

@@ -6,9 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from cnnspec.cli.option_types import one_of, text, whole
+from cnnspec.cli.option_types import text, whole
 from cnnspec.cli.output import to_terminal, write_result
-from cnnspec.cli.spec_arguments import given_inputs, given_params, load_spec
+from cnnspec.cli.output_arguments import add_format, add_output
+from cnnspec.cli.spec_arguments import add_values, given_inputs, given_params, load_spec
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import EnvironmentFailure
@@ -67,42 +68,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option, metavar="NAME", type=text(option), help=f"a variant, of {side.upper()} only"
         )
-    parser.add_argument(
-        "--set",
-        dest="params",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="the value of a param, of both",
-    )
-    parser.add_argument(
-        "--input",
-        dest="inputs",
-        metavar="NAME=SIZES",
-        action="append",
-        default=[],
-        help="sizes of an input, of both: image=3x256x256",
+    add_values(
+        parser,
+        params="the value of a param, of both",
+        inputs="sizes of an input, of both: image=3x256x256",
     )
     parser.add_argument(
         "--depth", type=whole("--depth", 1), metavar="N", help="levels of the tree to show"
     )
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "text", "json", "markdown"),
-        metavar="FORMAT",
-        default="text",
+    add_format(
+        parser,
+        "text",
+        "json",
+        "markdown",
         help="text (default), json, or markdown for a pull request",
     )
     parser.add_argument(
         "--exit-code", action="store_true", help="exit with 1 where something changed, as git does"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=text("--output"),
-        metavar="FILE",
-        help="write there, not to standard output",
-    )
+    add_output(parser)
 
 
 @collector_paused()

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from cnnspec.cli.option_types import one_of
 from cnnspec.cli.output import write_result
-from cnnspec.cli.spec_arguments import (
-    SPEC_HELP,
-    add_choice,
-    given_inputs,
-    given_params,
-    load_spec,
-)
+from cnnspec.cli.output_arguments import add_format, add_output
+from cnnspec.cli.spec_arguments import SPEC_HELP, add_choice, chosen_graph
 from cnnspec.collector import collector_paused
-from cnnspec.frontend.load import expand
 from cnnspec.report import analyze
 from cnnspec.report.flat import FlatNetwork
 
@@ -41,35 +34,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
     add_choice(parser)
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "yaml", "json"),
-        metavar="FORMAT",
-        default="yaml",
-        help="yaml (default), a spec; or json",
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="PATH", help="write to a file, whole or not at all"
-    )
+    add_format(parser, "yaml", "json", help="yaml (default), a spec; or json")
+    add_output(parser)
 
 
 @collector_paused()
 def run(options: argparse.Namespace) -> int:
     """Expand and write."""
-    loaded, named = load_spec(options.spec)
-    graph = expand(
-        loaded,
-        variant=options.variant or named,
-        params=given_params(options.params),
-        inputs=given_inputs(options.inputs),
-    )
+    graph = chosen_graph(options)
     network = FlatNetwork(graph)
     if options.format == "json":
         from json import dumps
 
-        text = dumps(network.document(), indent=1)
+        written = dumps(network.document(), indent=1)
     else:
         totals = analyze(graph).totals
-        text = network.spec({"params": totals.params, "macs": totals.macs})
-    write_result(text, options.output)
+        written = network.spec({"params": totals.params, "macs": totals.macs})
+    write_result(written, options.output)
     return 0

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from cnnspec.cli.option_types import text
 from cnnspec.cli.output import write_result
 from cnnspec.cli.terminal import Terminal
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
@@ -26,7 +27,11 @@ _AS_PRINTED = re.compile(r"(?:error|warning)?\[(.*)\]")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="a code, as `error[CODE]` shows it; all without one"
+        "code",
+        metavar="CODE",
+        nargs="?",
+        type=text("CODE"),
+        help="a code, as `error[CODE]` shows it; all without one",
     )
 
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cnnspec.cli.option_types import one_of, text
 from cnnspec.cli.output import to_terminal, write_result
-from cnnspec.cli.spec_arguments import (
-    SPEC_HELP,
-    add_choice,
-    given_inputs,
-    given_params,
-    load_spec,
-)
+from cnnspec.cli.output_arguments import add_format, add_output
+from cnnspec.cli.spec_arguments import SPEC_HELP, add_choice, chosen_graph
 from cnnspec.cli.terminal import Terminal
-from cnnspec.frontend.load import expand
 from cnnspec.report import analyze
 
 NAME = "explain-flops"
@@ -39,20 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
     add_choice(parser)
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "text", "json", "markdown"),
-        metavar="FORMAT",
-        default="text",
-        help="text (default), json or markdown",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=text("--output"),
-        metavar="FILE",
-        help="write there, not to standard output",
-    )
+    add_format(parser, "text", "json", "markdown", help="text (default), json or markdown")
+    add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,13 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from cnnspec.report.flops import flops_document, flops_lines, flops_markdown
     from cnnspec.report.styled import as_plain, as_text
 
-    loaded, variant = load_spec(options.spec)
-    graph = expand(
-        loaded,
-        variant=options.variant or variant,
-        params=given_params(options.params),
-        inputs=given_inputs(options.inputs),
-    )
+    graph = chosen_graph(options)
     report = analyze(graph)
     if options.format == "json":
         write_result(dumps(flops_document(report), indent=1), options.output)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cnnspec.cli.output import write_result
 from cnnspec.cli.spec_arguments import standard_input
 from cnnspec.cli.terminal import Terminal
+from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError, quantity
 from cnnspec.files import write_file
 from cnnspec.frontend.discovery import named_files, read_file, says_spec
@@ -72,11 +73,20 @@ class _Outcome:
 
     changed: int = 0
     unchanged: int = 0
+    unread: int = 0
     code: int = 0
+
+    def failed(self, code: int) -> None:
+        """Count a file that could not be formatted."""
+        self.unread += 1
+        self.code = max(self.code, code)
 
 
 def run(options: argparse.Namespace) -> int:
     """Format and report."""
+    writes = not (options.check or options.diff)
+    if "-" in options.specs and len(options.specs) > 1 and writes:
+        raise EnvironmentFailure("`-` stands alone: its result goes to standard output")
     outcome = _Outcome()
     diagnostics: list[Diagnostic] = []
     for name in named_files(options.specs or ["."]):
@@ -84,13 +94,13 @@ def run(options: argparse.Namespace) -> int:
             _format(name, options, outcome)
         except SpecError as failure:
             diagnostics.extend(failure.diagnostics)
-            outcome.code = max(outcome.code, 1)
+            outcome.failed(1)
         except EnvironmentFailure as failure:
             Terminal(sys.stderr).failure(failure)
-            outcome.code = max(outcome.code, 2)
+            outcome.failed(2)
         except FormattingError:
             Terminal(sys.stderr).failure(_bug(name))
-            outcome.code = 70
+            outcome.failed(70)
     Terminal(sys.stderr).diagnostics(diagnostics)
     if options.specs != ["-"]:
         Terminal(sys.stderr if options.diff else sys.stdout).write(_summary(options, outcome))
@@ -99,7 +109,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _summary(options: argparse.Namespace, outcome: _Outcome) -> str:
     verb = "would change" if options.check or options.diff else "changed"
-    counts = [(outcome.changed, verb), (outcome.unchanged, "left as it is")]
+    counts = [
+        (outcome.changed, verb),
+        (outcome.unchanged, "left as it is"),
+        (outcome.unread, "not formatted"),
+    ]
     told = [f"{quantity(n, 'file')} {what}" for n, what in counts if n]
     return ", ".join(told).replace("files left as it is", "files left as they are") or "no specs"
 
@@ -112,6 +126,7 @@ def _bug(name: str) -> EnvironmentFailure:
     )
 
 
+@collector_paused()
 def _format(name: str, options: argparse.Namespace, outcome: _Outcome) -> None:
     """Format one file, or standard input."""
     piped = name == "-"

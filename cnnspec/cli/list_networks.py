@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cnnspec.cli.option_types import one_of
 from cnnspec.cli.output import write_result
+from cnnspec.cli.output_arguments import add_format
+from cnnspec.cli.spec_arguments import exit_code
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
-from cnnspec.diagnostics import EnvironmentFailure, listed
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError, listed
 from cnnspec.frontend.discovery import named_files
 from cnnspec.frontend.load import is_bundled
 from cnnspec.report.numbers import exact, short
@@ -50,37 +53,68 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="files, folders of specs, or bundled names; all bundled ones without any",
     )
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "table", "json"),
-        metavar="FORMAT",
-        default="table",
-        help="table (default) or json",
-    )
+    add_format(parser, "table", "json", help="table (default) or json")
 
 
 @collector_paused()
 def run(options: argparse.Namespace) -> int:
     """List."""
-    from cnnspec.report.catalogue import bundled_networks, networks_of
+    from cnnspec.report.catalogue import bundled_networks
 
-    names = named_files(options.specs, itself=is_bundled)
-    listings = list(networks_of(names) if options.specs else bundled_networks())
-    if not listings:
+    wrong = _Wrong()
+    listings = list(_of_specs(options.specs, wrong) if options.specs else bundled_networks())
+    found = list(_analyzed(listings, wrong))
+    if not listings and not wrong:
         raise EnvironmentFailure(f"there is no network in {listed(options.specs)}")
-    found = list(_analyzed(listings))
     if options.format == "json":
         from json import dumps
 
         write_result(dumps([one.to_dict() for one in found], indent=1), None)
-    else:
+    elif found:
         terminal = Terminal(sys.stdout)
         lines = _table(found)
         terminal.write(as_text(lines) if terminal.colour else as_plain(lines))
-    return 0
+    Terminal(sys.stderr).diagnostics(wrong.diagnostics)
+    for failure in wrong.failures:
+        Terminal(sys.stderr).failure(failure)
+    return 2 if wrong.failures else exit_code(wrong.diagnostics)
 
 
-def _analyzed(listings: Sequence[Listing]) -> Iterator[Listed]:
+@dataclass
+class _Wrong:
+    """What keeps networks out of the list, which shows all others."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    failures: list[EnvironmentFailure] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.diagnostics or self.failures)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what is wrong in a block, and go on behind it."""
+        try:
+            yield
+        except SpecError as failure:
+            self.diagnostics.extend(failure.diagnostics)
+        except EnvironmentFailure as failure:
+            self.failures.append(failure)
+
+
+def _of_specs(specs: Sequence[str], wrong: _Wrong) -> Iterator[Listing]:
+    """The networks of specs, each spec looked at by itself."""
+    from cnnspec.report.catalogue import networks_of
+
+    if "-" in specs:
+        raise EnvironmentFailure(
+            "networks on standard input have no name to be listed by", help="name a file"
+        )
+    for name in named_files(specs, itself=is_bundled):
+        with wrong.noted():
+            yield from list(networks_of([name]))
+
+
+def _analyzed(listings: Sequence[Listing], wrong: _Wrong) -> Iterator[Listed]:
     """All with their figures; a terminal is told how far it is when that takes long."""
     started = monotonic()
     shown = sys.stderr is not None and sys.stderr.isatty()
@@ -90,7 +124,8 @@ def _analyzed(listings: Sequence[Listing]) -> Iterator[Listed]:
             told = True
             sys.stderr.write(f"\r{number} of {len(listings)} networks")
             sys.stderr.flush()
-        yield listing.analyze()
+        with wrong.noted():
+            yield listing.analyze()
     if told:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()

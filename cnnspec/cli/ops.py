@@ -6,8 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from cnnspec.cli.option_types import one_of
+from cnnspec.cli.option_types import text
 from cnnspec.cli.output import write_result
+from cnnspec.cli.output_arguments import add_format
 from cnnspec.cli.terminal import Terminal
 from cnnspec.report.styled import Line, as_plain, as_text, fit
 
@@ -30,15 +31,13 @@ _LEAST_ARGUMENTS = 12
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "op", metavar="OPERATION", nargs="?", help="an operation in letters of either case"
+        "op",
+        metavar="OPERATION",
+        nargs="?",
+        type=text("OPERATION"),
+        help="an operation in letters of either case",
     )
-    parser.add_argument(
-        "--format",
-        type=one_of("--format", "text", "json"),
-        metavar="FORMAT",
-        default="text",
-        help="text (default) or json",
-    )
+    add_format(parser, "text", "json", help="text (default) or json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
@@ -14,25 +14,32 @@ _LONGEST_NUMBER = 9
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of a few words. Shells complete them."""
+    """One of a few words, at least two. Shells complete them."""
 
     option: str
-    choices: tuple[str, ...]
+    words: Callable[[], Iterable[str]]
+    """Asked when an option is given or completed: what knows them is imported no sooner."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words."""
+        return tuple(self.words())
 
     def __call__(self, given: str) -> str:
         """The word, where it is one of them."""
-        if given not in self.choices:
-            *others, last = self.choices
+        choices = self.choices
+        if given not in choices:
+            *others, last = choices
             raise EnvironmentFailure(
                 f"{self.option} takes {', '.join(others)} or {last}, not {_shown(given)}",
-                help=did_you_mean(given, self.choices),
+                help=did_you_mean(given, choices),
             )
         return given
 
 
 def one_of(option: str, *choices: str) -> OneOf:
     """One of a few words, at least two."""
-    return OneOf(option, choices)
+    return OneOf(option, lambda: choices)
 
 
 def text(option: str) -> Callable[[str], str]:

@@ -8,15 +8,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import PurePath
 from shlex import quote
 from typing import Any, NoReturn, Protocol
 
 from cnnspec import __version__
 from cnnspec.cli.output import put
+from cnnspec.cli.terminal import columns
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
 
 __all__ = ["Command", "parse", "parsers"]
+
+_PIPE_WIDTH = 80
+_MARGIN = 2
 
 
 class Command(Protocol):
@@ -26,7 +31,8 @@ class Command(Protocol):
     SUMMARY: str
     """One line, for the list of commands."""
     DESCRIPTION: str
-    EPILOG: str
+    EPILOG: str | Callable[[], str]
+    """The end of its help, or what makes it when help is shown."""
 
     @property
     def configure(self) -> Callable[[argparse.ArgumentParser], None]:
@@ -59,6 +65,8 @@ def parse(
         raise SystemExit(2)
     if first not in own and first not in parser.options:
         raise _no_command(first, names)
+    if first in own:
+        arguments = [first, *own[first].options_first(arguments[1:])]
     options, rest = parser.parse_known_args(arguments)
     if rest:
         raise own[first].unexpected(rest[0])
@@ -70,8 +78,8 @@ def parsers(commands: Sequence[Command], epilog: str) -> tuple[_Parser, dict[str
     parser = _Parser(
         prog="cnnspec",
         description="Convolutional networks written once, in YAML: analyze, compile, export.",
-        epilog=epilog,
     )
+    parser.end = epilog
     parser.add_argument(
         "-V", "--version", action=_Version, nargs=0, help="show the version and exit"
     )
@@ -82,8 +90,8 @@ def parsers(commands: Sequence[Command], epilog: str) -> tuple[_Parser, dict[str
             command.NAME,
             help=command.SUMMARY,
             description=command.DESCRIPTION,
-            epilog=command.EPILOG,
         )
+        sub.end = command.EPILOG
         command.configure(sub)
         sub.set_defaults(run=command.run)
     return parser, own
@@ -94,6 +102,7 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         self.options: list[str] = []
+        self.end: str | Callable[[], str] = ""
         super().__init__(
             **settings,
             allow_abbrev=False,
@@ -105,6 +114,11 @@ class _Parser(argparse.ArgumentParser):
         action = super().add_argument(*names, **settings)
         self.options.extend(action.option_strings)
         return action
+
+    def format_help(self) -> str:
+        """The help, with its end, which may be made only now."""
+        self.epilog = self.end if isinstance(self.end, str) else self.end()
+        return super().format_help()
 
     def print_help(self, file: Any = None) -> None:
         """Show help, also into a pipe that nobody reads to its end."""
@@ -123,9 +137,27 @@ class _Parser(argparse.ArgumentParser):
             text = f"{subject} {fact}"
         raise EnvironmentFailure(text, help=self._pointer())
 
+    def options_first(self, arguments: Sequence[str]) -> Sequence[str]:
+        """The arguments, those that are no options last: argparse takes one run of them only."""
+        options: list[str] = []
+        others: list[str] = []
+        rest = iter(arguments)
+        for word in rest:
+            if word == "--":
+                return [*options, word, *others, *rest]
+            if not word.startswith("-") or word == "-":
+                others.append(word)
+                continue
+            options.append(word)
+            action = self._option_string_actions.get(word)
+            if action is not None and action.nargs is None:
+                options.extend(islice(rest, 1))
+        # The last option may lack its value, which is none of the others.
+        return [*options, "--", *others] if others else options
+
     def unexpected(self, word: str) -> EnvironmentFailure:
         """What to say about an argument that the command does not have."""
-        if not word.startswith("-"):
+        if not word.startswith("-") or word == "-":
             return EnvironmentFailure(f"`{word}` is one argument too many", help=self._pointer())
         option = word.partition("=")[0]
         near = did_you_mean(option, self.options)
@@ -141,7 +173,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Help in two columns, the first wide enough for the options there are."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26)
+        # argparse would ask shutil, which imports several ways to compress.
+        width = columns(sys.stdout, _PIPE_WIDTH) - _MARGIN
+        super().__init__(prog, max_help_position=26, width=width)
 
 
 class _Version(argparse.Action):

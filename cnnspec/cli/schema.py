@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from cnnspec.cli.option_types import text
 from cnnspec.cli.output import write_result
+from cnnspec.cli.output_arguments import add_output
 from cnnspec.cli.spec_arguments import load_spec
 from cnnspec.frontend.schema import schema_of
 
@@ -30,13 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec", metavar="SPEC", nargs="?", help="complete this spec's own blocks and params too"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=text("--output"),
-        metavar="FILE",
-        help="write there, not to standard output",
-    )
+    add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:

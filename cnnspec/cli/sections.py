@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cnnspec.cli.option_types import one_of, text
+from cnnspec.cli.option_types import OneOf, text
 from cnnspec.cli.spec_arguments import given_device
-from cnnspec.device import Device
 from cnnspec.report import Report, Section
-from cnnspec.report.sections.budget import Budget, Limit, parse_budget
 
 if TYPE_CHECKING:
+    from cnnspec.device import Device
     from cnnspec.passes.symbolic import Expand
+    from cnnspec.report.sections.budget import Budget, Limit
 
 __all__ = ["Asked", "add_sections"]
 
 
 def add_sections(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from cnnspec.lenses import LENSES
-
     parser.add_argument(
         "--budget",
         type=text("--budget"),
+        action="append",
+        default=[],
         metavar="LIMITS",
         help='exit with 1 unless "macs<4.2G, params<26M, peak<8MiB" holds',
     )
@@ -38,7 +38,7 @@ def add_sections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as",
         dest="tool",
-        type=one_of("--as", *LENSES),
+        type=OneOf("--as", _tools),
         metavar="TOOL",
         help="what another tool would print, such as thop or fvcore",
     )
@@ -50,6 +50,18 @@ def add_sections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeline", action="store_true", help="bytes of activations alive at each layer"
     )
+
+
+def _tools() -> Iterable[str]:
+    from cnnspec.lenses import LENSES
+
+    return LENSES
+
+
+def _limits(given: Iterable[str]) -> Sequence[Limit]:
+    from cnnspec.report.sections.budget import parse_budget
+
+    return [limit for text in given for limit in parse_budget(text)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Asked:
     def by(cls, options: argparse.Namespace) -> Asked:
         """What `options` ask for. Raises `EnvironmentFailure` for what cannot be read."""
         return cls(
-            limits=() if options.budget is None else parse_budget(options.budget),
+            limits=_limits(options.budget) if options.budget else (),
             device=None if options.device is None else given_device(options.device),
             tool=options.tool,
             symbolic=options.symbolic,
@@ -74,7 +86,7 @@ class Asked:
         )
 
     def sections(self, report: Report, resized: Expand) -> list[Section]:
-        """The sections of one network, the budget last."""
+        """The sections of one network, but for the budget."""
         found: list[Section] = []
         if self.tool is not None:
             from cnnspec.report.sections.lens import LensSection
@@ -92,6 +104,12 @@ class Asked:
             from cnnspec.report.sections.roofline import RooflineSection
 
             found.append(RooflineSection(report, self.device))
-        if self.limits:
-            found.append(Budget(report, self.limits))
         return found
+
+    def budget(self, report: Report) -> Budget | None:
+        """How one network stands to the limits, if there are any."""
+        if not self.limits:
+            return None
+        from cnnspec.report.sections.budget import Budget
+
+        return Budget(report, self.limits)

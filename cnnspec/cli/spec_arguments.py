@@ -7,22 +7,27 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cnnspec.cli.option_types import names, text
-from cnnspec.device import Device
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure
 from cnnspec.frontend import tree
-from cnnspec.frontend.devices import device_path, read_device
-from cnnspec.frontend.load import Loaded, load_named, load_text
+from cnnspec.frontend.load import Loaded, expand, load_named, load_text
 from cnnspec.frontend.origins import Disk
 from cnnspec.frontend.reader import MAX_BYTES, read
+from cnnspec.ir import Graph
 from cnnspec.report import lint_rules
 from cnnspec.source import Source
+
+if TYPE_CHECKING:
+    from cnnspec.device import Device
 
 __all__ = [
     "SPEC_HELP",
     "add_choice",
     "add_lint",
+    "add_values",
+    "chosen_graph",
     "exit_code",
     "given_device",
     "given_inputs",
@@ -59,13 +64,22 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         type=text("--variant"),
         help="a variant of the spec; its own name means none",
     )
+    add_values(
+        parser,
+        params="the value of a param, as YAML: classes=10, depths=[2,2]",
+        inputs="sizes of an input without the batch, image=3x256x256, or of a symbol, H=256",
+    )
+
+
+def add_values(parser: argparse.ArgumentParser, *, params: str, inputs: str) -> None:
+    """Add the options that choose params and input sizes, with a help for each."""
     parser.add_argument(
         "--set",
         dest="params",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="the value of a param, as YAML: classes=10, depths=[2,2]",
+        help=params,
     )
     parser.add_argument(
         "--input",
@@ -73,17 +87,21 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=SIZES",
         action="append",
         default=[],
-        help="sizes of an input without the batch, image=3x256x256, or of a symbol, H=256",
+        help=inputs,
     )
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:
-    """Add the option that asks for further lint rules."""
+    """Add the options that ask for more than the usual findings."""
+    parser.add_argument(
+        "--strict", action="store_true", help="windows that do not fit evenly are errors"
+    )
     parser.add_argument(
         "--lint",
         metavar="A,B",
         type=_lint_rules,
-        default=frozenset(),
+        action="extend",
+        default=[],
         help="further rules, such as odd-channels or not-tensorrt, or all",
     )
 
@@ -99,6 +117,17 @@ def load_spec(spec: str) -> tuple[Loaded, str | None]:
     return load_named(spec)
 
 
+def chosen_graph(options: argparse.Namespace) -> Graph:
+    """The network that SPEC and the options of `add_choice` name."""
+    loaded, named = load_spec(options.spec)
+    return expand(
+        loaded,
+        variant=options.variant or named,
+        params=given_params(options.params),
+        inputs=given_inputs(options.inputs),
+    )
+
+
 def standard_input() -> bytes:
     """What comes from standard input, up to a byte more than a spec may have."""
     if sys.stdin is None:
@@ -112,6 +141,8 @@ def standard_input() -> bytes:
 
 def given_device(given: str) -> Device:
     """The device that `--device` names: a bundled one or a file."""
+    from cnnspec.frontend.devices import device_path, read_device
+
     path = device_path(given)
     text = Disk().read(path, str(path))
     return read_device(_Given(text.name, text.text))

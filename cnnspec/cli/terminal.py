@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "columns"]
 
 _PIPE_WIDTH = 120
 _LEAST_WIDTH = 40
@@ -32,7 +32,7 @@ class Terminal:
         self.stream = stream
         interactive = stream is not None and stream.isatty()
         self.colour = _takes_colour(interactive)
-        self.width = max(_width(stream if interactive else None), _LEAST_WIDTH)
+        self.width = max(columns(stream, _PIPE_WIDTH), _LEAST_WIDTH)
 
     def write(self, text: str | Text) -> None:
         """Put a text there, with a line break at its end."""
@@ -88,14 +88,15 @@ def _takes_colour(interactive: bool) -> bool:
     return interactive and os.environ.get("TERM") != "dumb"
 
 
-def _width(terminal: TextIO | None) -> int:
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isascii() and columns.isdigit() and int(columns[:6]) > 0:
-        return int(columns[:6])
-    if terminal is None:
-        return _PIPE_WIDTH
+def columns(stream: TextIO | None, otherwise: int) -> int:
+    """How wide a stream is: `COLUMNS`, the terminal's width, or `otherwise`."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given[:6]) > 0:
+        return int(given[:6])
+    if stream is None or not stream.isatty():
+        return otherwise
     try:
         # 0 is the size of a terminal that was never told any.
-        return os.get_terminal_size(terminal.fileno()).columns or _PIPE_WIDTH
+        return os.get_terminal_size(stream.fileno()).columns or otherwise
     except OSError:
-        return _PIPE_WIDTH
+        return otherwise

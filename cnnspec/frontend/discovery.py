@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cnnspec.diagnostics import EnvironmentFailure
+from cnnspec.frontend.origins import readable
 from cnnspec.frontend.reader import MAX_BYTES
 
 __all__ = ["may_be_spec", "named_files", "read_file", "says_spec"]
@@ -33,16 +34,8 @@ def read_file(name: str) -> bytes:
     Raises:
         EnvironmentFailure: it cannot be read.
     """
-    try:
-        with Path(name).open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise EnvironmentFailure(f"there is no file `{name}`") from None
-    except OSError as failure:
-        reason = (failure.strerror or "it cannot be read").lower()
-        raise EnvironmentFailure(f"`{name}` cannot be read: {reason}") from None
-    except ValueError:
-        raise EnvironmentFailure("the path has a character no path can have") from None
+    with readable(name), Path(name).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def may_be_spec(path: str) -> bool:

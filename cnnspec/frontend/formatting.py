@@ -14,10 +14,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import yaml
+
 from cnnspec.diagnostics import SpecError
 from cnnspec.frontend import tree
 from cnnspec.frontend.columns import align
-from cnnspec.frontend.layout import INDENT, comments, has_anchors, lay_out, render
+from cnnspec.frontend.layout import BREAK, INDENT, comments, has_anchors, lay_out, render
 from cnnspec.frontend.reader import read
 from cnnspec.source import Source, Span
 
@@ -53,12 +55,13 @@ def format_text(source: Source) -> str:
     for _ in range(_MOST_ROUNDS):
         try:
             formatted = _round(text)
-        except SpecError:
+        except (SpecError, yaml.YAMLError):
             raise FormattingError from None
         if formatted == text:
             break
         text = formatted
-    _compare(source, before, text)
+    if text != source.text:
+        _compare(source, before, text)
     return text
 
 
@@ -150,7 +153,8 @@ def _bare_operation(item: _Item) -> tree.Scalar | None:
     nothing = value.absent if isinstance(value, tree.Scalar) else not value.items
     if isinstance(value, tree.Sequence) or not nothing or not _OPERATION.fullmatch(key.text):
         return None
-    return key if key.plain and key.text != "Sequential" else None
+    word = key.plain or tree.literal(tree.Scalar(key.text, key.span)) == key.text
+    return key if word and key.text != "Sequential" else None
 
 
 def _unquotable(item: _Item) -> bool:
@@ -181,11 +185,22 @@ def _needless(source: Source, root: tree.Node) -> Iterator[_Edit]:
         operation = _bare_operation(item)
         if operation is not None and node.span.line == node.span.end_line:
             covered = source.offset(node.span.end_line, node.span.end_column)
-            yield node.span, operation.text
+            if not _delimits(source, node):
+                yield node.span, operation.text
         elif isinstance(node, tree.Scalar) and node.quoted and _unquotable(item):
-            yield node.span, node.text
+            if not _delimits(source, node):
+                yield node.span, node.text
         elif isinstance(node, tree.Scalar) and node.quoted and _requotable(node):
             yield node.span, f'"{node.text}"'
+
+
+def _delimits(source: Source, node: tree.Node) -> bool:
+    """Whether its quotes or brackets alone end it, as in `{"a":1}` and `ReLU: {}# x`.
+
+    The layout gives it a space, after which they may go.
+    """
+    rest = source.line(node.span.end_line)[node.span.end_column - 1 :]
+    return re.match(r"#|[ \t]*:\S", rest) is not None
 
 
 def _requotable(node: tree.Scalar) -> bool:
@@ -222,6 +237,7 @@ def _splits(node: tree.Node) -> bool:
         and span.line == span.end_line
         and span.end_column - 1 > WIDTH
         and span.text.startswith("{")
+        and not BREAK.search(span.text)
     )
 
 

@@ -147,6 +147,7 @@ def render(lines: list[Line]) -> str:
 
 def comments(text: str) -> Iterator[str]:
     """The comments of a YAML text in their order, without what may follow on their lines."""
+    text = text.removeprefix("\ufeff")
     end = 0
     for token in _tokens(text):
         start = token.start_mark.index
@@ -282,6 +283,8 @@ class _Layout:
         top = self._frames[-1] if self._frames else None
         if fresh or not self._lines:
             where, offset = self._where(part.kind)
+            if not self._frames and part.kind == "text" and part.text.startswith(("---", "...")):
+                offset = INDENT  # at the margin it would begin or end a document
             self._lines.append(Line(where, offset, blank=self._take_blank()))
         line = self._lines[-1]
         if part.kind == "-" or (self._key and top is not None and top.kind == "map"):
@@ -432,9 +435,6 @@ class _Layout:
         found = _HEADER.match(header)
         assert found is not None  # the scanner has read it
         style, indicators, remark = found.groups()
-        if body and body[-1].strip(" "):
-            # The text ends without a break, which it is about to get.
-            indicators = indicators.strip("+-") + "-"
         top = self._frames[-1] if self._frames else Frame("map", 0, 0)
         digits = indicators.strip("+-")
         if digits:
@@ -442,7 +442,10 @@ class _Layout:
         else:
             old = next((len(t) - len(t.lstrip(" ")) for t in body if t.strip(" ")), 0)
             new = top.indent + INDENT
-        if body and len(body[-1]) <= old:
+        if body and len(body[-1]) > old:
+            # The text ends without a break, which it is about to get.
+            indicators = digits + "-"
+        elif body:
             body.pop()
         while "+" not in indicators and body and len(body[-1]) <= old:
             body.pop()

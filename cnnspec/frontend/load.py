@@ -21,6 +21,7 @@ from cnnspec.diagnostics import (
     error,
     listed,
     nearest,
+    quantity,
 )
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Dimension, Document, Variant, located
@@ -454,10 +455,10 @@ def _inputs(
             raise EnvironmentFailure(
                 f"`{document.source.name}` has no input or symbol `{name}`",
                 help=did_you_mean(name, (*names, *symbols_known))
-                or f"its inputs are {listed(names)}",
+                or f"it has {listed((*names, *sorted(symbols_known)))}",
             )
     symbols: dict[str, int] = {
-        name: _size(given[name], name) for name in given if name not in names
+        name: _size(given[name], f"`{name}`") for name in given if name not in names
     }
     set_by: dict[str, str] = {}
     for declared in document.inputs:
@@ -547,11 +548,13 @@ def _dimension(
     return value
 
 
-def _size(value: object, name: str) -> int:
+def _size(value: object, what: str) -> int:
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_INT:
-        raise EnvironmentFailure(f"`{name}` must be an integer of at least 1, not {value}")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise EnvironmentFailure(f"{what} must be an integer of at least 1, not {value}")
+    if value > LARGEST_INT:
+        raise EnvironmentFailure(f"{what} must be at most {LARGEST_INT}, not {value}")
     return value
 
 
@@ -560,7 +563,7 @@ def _shape(value: object, name: str, rank: int) -> tuple[int, ...]:
         raise EnvironmentFailure(f"input `{name}` needs {rank} sizes, not {value}")
     if len(value) != rank:
         raise EnvironmentFailure(
-            f"input `{name}` has {rank} sizes, {len(value)} are given",
+            f"input `{name}` has {quantity(rank, 'size')}, not {len(value)}",
             help="the batch is not written",
         )
-    return tuple(_size(size, f"a size of {name}") for size in value)
+    return tuple(_size(size, f"a size of `{name}`") for size in value)

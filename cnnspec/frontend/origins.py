@@ -6,6 +6,8 @@ means may not enter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Protocol
 
@@ -13,7 +15,21 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.frontend.reader import MAX_BYTES, read_bytes
 from cnnspec.source import Source
 
-__all__ = ["Disk", "Origin"]
+__all__ = ["Disk", "Origin", "readable"]
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What the disk says against reading a file becomes an `EnvironmentFailure` about `name`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise EnvironmentFailure(f"there is no file `{name}`") from None
+    except OSError as failure:
+        reason = (failure.strerror or "it cannot be read").lower()
+        raise EnvironmentFailure(f"`{name}` cannot be read: {reason}") from None
+    except ValueError:
+        raise EnvironmentFailure("the path has a character no path can have") from None
 
 
 class Origin(Protocol):
@@ -44,18 +60,11 @@ class Disk:
     def read(self, path: PurePath, name: str) -> Source:
         """Read a file, no more of it than a spec may have."""
         file = Path(path)
-        try:
+        with readable(name):
             if file.is_dir():
-                raise EnvironmentFailure(f"`{name}` is a directory", help="name a spec in it")
+                raise EnvironmentFailure(f"`{name}` is a folder", help="name a spec in it")
             with file.open("rb") as opened:
                 return read_bytes(name, opened.read(MAX_BYTES + 1))
-        except FileNotFoundError:
-            raise EnvironmentFailure(f"there is no file `{name}`") from None
-        except OSError as failure:
-            reason = (failure.strerror or "it cannot be read").lower()
-            raise EnvironmentFailure(f"`{name}` cannot be read: {reason}") from None
-        except ValueError:
-            raise EnvironmentFailure("the path has a character no path can have") from None
 
     def shown(self, target: PurePath, importer: PurePath, importer_name: str) -> str:
         """Relative to where the name of the importer starts."""

@@ -17,8 +17,6 @@ __all__ = ["PARAM_SLOTS", "AnyList", "AnySize", "Operation", "Table", "Text"]
 class AnySize(Slot):
     """An integer, or a list with one per axis; the op it is handed on to knows how many."""
 
-    __slots__ = ()
-
     def describe(self) -> str:
         return "an integer, or a list of one integer per axis"
 
@@ -50,8 +48,6 @@ class AnySize(Slot):
 class AnyList(Slot):
     """A list of anything."""
 
-    __slots__ = ()
-
     def describe(self) -> str:
         return "a list"
 
@@ -66,8 +62,6 @@ class AnyList(Slot):
 
 class Table(Slot):
     """A list of rows, all with the same fields."""
-
-    __slots__ = ()
 
     def describe(self) -> str:
         return "a list of rows with the same fields"
@@ -96,8 +90,6 @@ class Table(Slot):
 class Text(Slot):
     """Free text, with `{expression}` templates."""
 
-    __slots__ = ()
-
     def describe(self) -> str:
         return "text"
 
@@ -112,8 +104,6 @@ class Text(Slot):
 
 class Operation(Slot):
     """An operation, with or without arguments, or null for none."""
-
-    __slots__ = ()
 
     def describe(self) -> str:
         return "an operation"

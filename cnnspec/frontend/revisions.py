@@ -110,7 +110,7 @@ class _History:
         fields = head.rsplit(b" ", _FIELDS - 1)
         kind = fields[1] if len(fields) == _FIELDS and fields[2].isdigit() else b""
         if kind == b"tree":
-            raise EnvironmentFailure(f"`{name}` is a directory", help="name a spec in it")
+            raise EnvironmentFailure(f"`{name}` is a folder", help="name a spec in it")
         if kind != b"blob":
             raise EnvironmentFailure(f"there is no file `{name}`", help=self._near(inside))
         size = min(int(fields[2]), MAX_BYTES + 1)
@@ -160,7 +160,9 @@ def _git(*arguments: str, input: bytes = b"") -> bytes:
         return done.stdout
     said = done.stderr.decode("utf-8", "replace").strip().split("\n", 1)[0]
     if "not a git repository" in said:
-        raise EnvironmentFailure("this folder is in no git repository")
+        raise EnvironmentFailure(
+            "this folder is in no git repository", help="name two files, or bundled networks"
+        )
     reason = said.removeprefix("fatal: ") or f"it ends with {done.returncode}"
     raise EnvironmentFailure(f"git cannot read the repository: {reason}")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from cnnspec.diagnostics import Reject, did_you_mean, quantity
 from cnnspec.frontend import evaluation
 from cnnspec.frontend.evaluation import FUNCTIONS, Budget, Function, describe
+from cnnspec.record import Record
 
 __all__ = [
     "Arithmetic",
@@ -112,8 +112,7 @@ def _blame(reject: Reject, *parts: Place) -> ExpressionError:
     return ExpressionError.at(reject, parts[0][0], parts[-1][1])
 
 
-@dataclass(frozen=True, slots=True)
-class Node(ABC):
+class Node(Record, ABC):
     """A part of an expression: its offsets, the levels of nodes in it, and how it gets a value."""
 
     start: int
@@ -133,7 +132,6 @@ class Node(ABC):
     def _eval(self, env: Environment) -> Value: ...
 
 
-@dataclass(frozen=True, slots=True)
 class Constant(Node):
     """A number, text, `true`, `false` or `null`."""
 
@@ -143,7 +141,6 @@ class Constant(Node):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
 class Name(Node):
     """A variable: of an enclosing comprehension, else of the caller."""
 
@@ -172,7 +169,6 @@ class Name(Node):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Group(Node):
     """`(inner)`; the parser makes one of `((inner))`."""
 
@@ -182,7 +178,6 @@ class Group(Node):
         return self.inner._eval(env)
 
 
-@dataclass(frozen=True, slots=True)
 class Listing(Node):
     """`[a, b]`."""
 
@@ -196,8 +191,7 @@ class Listing(Node):
         return tuple([item._eval(env) for item in self.items])
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Record):
     """What a loop binds: one name, or the targets that a list of as many elements fills."""
 
     start: int
@@ -239,8 +233,7 @@ def _bind(target: Target, value: Value, bound: dict[str, Value]) -> None:
         _bind(part, item, bound)
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(Record):
     """`for target in iterable if condition`: each clause sees the names of those before it."""
 
     target: Target
@@ -248,7 +241,6 @@ class Clause:
     conditions: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Comprehension(Node):
     """`[element for x in xs if condition]`."""
 
@@ -300,7 +292,6 @@ def _true(value: Value, node: Node, env: Environment) -> bool:
         raise _blame(reject, node.place) from None
 
 
-@dataclass(frozen=True, slots=True)
 class Unary(Node):
     """`-x`, `+x` or `not x`."""
 
@@ -318,7 +309,6 @@ class Unary(Node):
 Steps = tuple[tuple[str, Node], ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Arithmetic(Node):
     """`a + b - c`: operators of one precedence, from left to right (`**` stands alone)."""
 
@@ -338,7 +328,6 @@ class Arithmetic(Node):
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Comparison(Node):
     """`a < b <= c`: true where every neighbour holds; the rest is not evaluated after a false."""
 
@@ -359,7 +348,6 @@ class Comparison(Node):
         return True
 
 
-@dataclass(frozen=True, slots=True)
 class Choice(Node):
     """`a and b` or `a or b`: the first operand that decides, else the last, as in Python."""
 
@@ -374,7 +362,6 @@ class Choice(Node):
         return self.operands[-1]._eval(env)
 
 
-@dataclass(frozen=True, slots=True)
 class Conditional(Node):
     """`then if condition else otherwise`; only the branch taken is evaluated."""
 
@@ -389,7 +376,6 @@ class Conditional(Node):
         return chosen._eval(env)
 
 
-@dataclass(frozen=True, slots=True)
 class Index(Node):
     """`list[position]`."""
 
@@ -405,7 +391,6 @@ class Index(Node):
             raise _blame(reject, self.container.place, self.position.place) from None
 
 
-@dataclass(frozen=True, slots=True)
 class Slice(Node):
     """`list[start:stop:step]`; a bound that is not written is None."""
 
@@ -422,7 +407,6 @@ class Slice(Node):
             raise _blame(reject, self.container.place, *places) from None
 
 
-@dataclass(frozen=True, slots=True)
 class Attribute(Node):
     """`value.name`: a field of a row or a property of a tensor."""
 
@@ -438,7 +422,6 @@ class Attribute(Node):
             raise ExpressionError.at(reject, start, self.end) from None
 
 
-@dataclass(frozen=True, slots=True)
 class Call(Node):
     """`function(a, b)` of the closed list."""
 

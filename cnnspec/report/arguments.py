@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Any
 
@@ -10,7 +10,7 @@ from cnnspec.diagnostics import Reject
 from cnnspec.op import Op, slots_of
 from cnnspec.slots import Slot
 
-__all__ = ["arguments_text", "short_arguments"]
+__all__ = ["arguments_text", "named_arguments", "refers", "short_arguments"]
 
 
 def arguments_text(arguments: Mapping[str, Any], op: type[Op] | None = None) -> str:
@@ -25,6 +25,20 @@ def arguments_text(arguments: Mapping[str, Any], op: type[Op] | None = None) -> 
         if name not in defaults or defaults[name] != value
     )
     return " ".join(f"{name}={text}" for name, text in texts if text)
+
+
+def refers(op: type[Op]) -> bool:
+    """Whether arguments of an op may name tensors, of which the op itself knows positions only."""
+    return any(declared.metadata["slot"].refers for declared in slots_of(op).values())
+
+
+def named_arguments(op: Op, inputs: Sequence[str]) -> dict[str, Any]:
+    """Arguments in their final form, those that name tensors by the names of the op's `inputs`."""
+    slots = slots_of(type(op))
+    return {
+        name: inputs[value] if slots[name].metadata["slot"].refers and value is not None else value
+        for name, value in op.arguments().items()
+    }
 
 
 def _defaults(op: type[Op]) -> dict[str, object]:

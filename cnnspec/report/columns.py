@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cnnspec.diagnostics import shape_text
 from cnnspec.ir import Scope
-from cnnspec.report.arguments import arguments_text
+from cnnspec.report.arguments import arguments_text, named_arguments
 from cnnspec.report.fields import field_text
 from cnnspec.report.model import Figures, Layer, Report, intensity
 from cnnspec.report.numbers import binary_size, exact, percent
@@ -105,8 +105,10 @@ def _arguments(subject: Subject) -> str:
         return ""
     if isinstance(member, Scope):
         return arguments_text(member.arguments)
-    op = subject.report.graph.nodes[member].op
-    return arguments_text(op.arguments(), type(op))
+    graph = subject.report.graph
+    node = graph.nodes[member]
+    reads = [graph.value_name(value) for value in node.inputs]
+    return arguments_text(named_arguments(node.op, reads), type(node.op))
 
 
 def _inputs(subject: Subject) -> str:

@@ -9,24 +9,11 @@ from io import StringIO
 from cnnspec.diagnostics import shape_text
 from cnnspec.report.model import Figures, Layer, Report
 from cnnspec.report.numbers import plain_number
+from cnnspec.report.records import COUNTS
 from cnnspec.report.section import Section
 
 __all__ = ["to_csv"]
 
-_COUNTS = (
-    "params",
-    "trainable_params",
-    "weights",
-    "biases",
-    "buffers",
-    "macs",
-    "flops",
-    "connections",
-    "connections_with_bias",
-    "units",
-    "activations",
-    "macts",
-)
 _BYTES = ("output_bytes", "bytes_read", "bytes_written", "live_bytes", "saved_bytes")
 _FIELD = ("field", "stride", "global")
 _TOTAL = "total"
@@ -47,7 +34,7 @@ def to_csv(report: Report, *, totals: bool = True, sections: Sequence[Section] =
     added = {key: values for section in sections for key, values in section.per_layer.items()}
     writer.writerow(
         (
-            *("path", "op", "inputs", "output_shape", *_COUNTS, *_FIELD, "line", "training"),
+            *("path", "op", "inputs", "output_shape", *COUNTS, *_FIELD, "line", "training"),
             *("padding_macs", *_BYTES, "intensity", *added),
         )
     )
@@ -68,7 +55,7 @@ def _row(layer: Layer) -> tuple[object, ...]:
         layer.op,
         " ".join(layer.inputs),
         shape_text(layer.output_shape),
-        *(getattr(layer, count) for count in _COUNTS),
+        *(getattr(layer, count) for count in COUNTS),
         _joined(field.size for field in fields),
         _joined(field.stride for field in fields),
         "yes" if any(field.is_global for field in fields) else "no",
@@ -85,7 +72,7 @@ def _joined(values: Iterable[float | None]) -> str:
 
 
 def _sums(name: str, figures: Figures) -> tuple[object, ...]:
-    counts = (getattr(figures, count) for count in _COUNTS)
+    counts = (getattr(figures, count) for count in COUNTS)
     sizes = (
         *("", figures.bytes_read, figures.bytes_written),
         *(figures.peak_activation_bytes, figures.saved_bytes),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.report.fields import field_text
+from cnnspec.report.records import COUNTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,22 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["to_dataframe"]
 
-_COUNTS = (
-    "params",
-    "trainable_params",
-    "weights",
-    "biases",
-    "buffers",
-    "macs",
-    "flops",
-    "connections",
-    "connections_with_bias",
-    "units",
-    "activations",
-    "macts",
-)
 _OPS = ("mac", "add", "mul", "cmp", "div", "exp")
-_SUMMED = (*_COUNTS, *(f"ops_{kind}" for kind in _OPS))
+_SUMMED = (*COUNTS, *(f"ops_{kind}" for kind in _OPS))
 _COLUMNS = (
     *("op", "inputs", "output_shape", *_SUMMED),
     *("field", "field_size", "field_stride", "line", "training_only", "dead"),
@@ -79,7 +66,7 @@ def _row(layer: Layer) -> dict[str, object]:
         "op": layer.op,
         "inputs": layer.inputs,
         "output_shape": layer.output_shape,
-        **{count: getattr(layer, count) for count in _COUNTS},
+        **{count: getattr(layer, count) for count in COUNTS},
         **{f"ops_{kind}": getattr(layer.ops, kind) for kind in _OPS},
         "field": field_text(seen),
         "field_size": missing if field is None or field.size is None else float(field.size),

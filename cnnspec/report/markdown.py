@@ -11,7 +11,7 @@ from cnnspec.report.numbers import binary_size, exact, short
 from cnnspec.report.section import Section
 from cnnspec.report.styled import as_plain, visible
 
-__all__ = ["cell", "row", "to_markdown"]
+__all__ = ["cell", "fenced", "row", "to_markdown"]
 
 _HEADER = ("layer", "operation", "output", "params", "MACs", "field/stride")
 _WIDTH = 100
@@ -49,8 +49,13 @@ def to_markdown(report: Report, sections: Sequence[Section] = ()) -> str:
         f"at batch {report.options.batch} in {report.options.dtype}.",
     ]
     for section in sections:
-        lines.extend(("", "```text", as_plain(section.lines(_WIDTH)).rstrip(), "```"))
+        lines.extend(fenced(section))
     return "\n".join(lines) + "\n"
+
+
+def fenced(section: Section) -> tuple[str, ...]:
+    """The lines of a section as text that keeps its columns."""
+    return "", "```text", as_plain(section.lines(_WIDTH)).rstrip(), "```"
 
 
 def _sums(name: str, figures: Figures) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from cnnspec.geometry import AxisField
 from cnnspec.op import Ops
 
 __all__ = [
+    "COUNTS",
     "Figures",
     "InputField",
     "Layer",
@@ -24,6 +25,22 @@ __all__ = [
     "TrainingMemory",
     "intensity",
 ]
+
+COUNTS = (
+    "params",
+    "trainable_params",
+    "weights",
+    "biases",
+    "buffers",
+    "macs",
+    "flops",
+    "connections",
+    "connections_with_bias",
+    "units",
+    "activations",
+    "macts",
+)
+"""Counts that a layer and a sum of layers have, in the order tables of plain values show them."""
 
 
 class InputField(NamedTuple):

@@ -6,6 +6,7 @@ diagnostic. Columns count characters from 1 and ends are exclusive, in SARIF as 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -133,9 +134,10 @@ def _location(span: Span) -> dict[str, Any]:
 def artifact_uri(name: str) -> dict[str, str]:
     """The URI of a file as users name it: relative to the current folder where it lies in it."""
     path = Path(name)
-    if path.is_absolute():
+    if path.is_absolute() or ".." in path.parts:
+        path = Path(os.path.abspath(path))
         try:
             path = path.relative_to(Path.cwd())
         except ValueError:
             return {"uri": path.as_uri()}
-    return {"uri": quote(path.as_posix()), "uriBaseId": _ROOT}
+    return {"uri": quote(os.fsencode(path.as_posix())), "uriBaseId": _ROOT}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean, shape_text
 from cnnspec.report.fields import field_text
-from cnnspec.report.markdown import cell, row
+from cnnspec.report.markdown import cell, fenced, row
 from cnnspec.report.model import Report
 from cnnspec.report.numbers import binary_size, exact, short
 from cnnspec.report.section import Section
@@ -181,12 +181,19 @@ def side_by_side_csv(
 
 
 def side_by_side_markdown(
-    networks: Mapping[str, Report], *, sort: str | None = None, top: int | None = None
+    networks: Mapping[str, Report],
+    *,
+    sort: str | None = None,
+    top: int | None = None,
+    sections: Mapping[str, Sequence[Section]] | None = None,
 ) -> str:
-    """The table in Markdown."""
+    """The table in Markdown, and `sections` of networks by name below it."""
     titles = ("network", *(figure.title for figure in FIGURES.values()))
     rules = ("---", *("---" if figure.left else "---:" for figure in FIGURES.values()))
     lines = [row(titles), row(rules)]
     for name, report in _sorted(networks, sort, top):
         lines.append(row((cell(name), *(cell(f.text(report)) for f in FIGURES.values()))))
+    for name, added in (sections or {}).items():
+        for section in added:
+            lines.extend(("", f"### {cell(name)}", *fenced(section)))
     return "\n".join(lines) + "\n"

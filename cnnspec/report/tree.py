@@ -157,7 +157,7 @@ class _Tree:
         self, scopes: Sequence[Scope], last: tuple[bool, ...]
     ) -> list[tuple[_Group, tuple[bool, ...]]]:
         """What the rows directly below scopes that are built alike stand for, last one first."""
-        sides = [_members(scope) for scope in scopes]
+        sides = [scope.flat_members() for scope in scopes]
         signed = (
             ((self._signature(member), _stem(self._local(member))), index)
             for index, member in enumerate(sides[0])
@@ -206,16 +206,3 @@ class _Tree:
 def _stem(name: str) -> str:
     """A name without the number at its end: rows are one only where their names count."""
     return name.rstrip("0123456789")
-
-
-def _members(scope: Scope) -> list[_Member]:
-    """Members of a scope, those of inline scopes in their place: inline adds no level."""
-    found: list[_Member] = []
-    pending: list[_Member] = list(reversed(scope.members))
-    while pending:
-        member = pending.pop()
-        if isinstance(member, Scope) and member.inline:
-            pending.extend(reversed(member.members))
-        else:
-            found.append(member)
-    return found

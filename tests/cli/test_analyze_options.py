@@ -59,6 +59,11 @@ def test_sorted_blocks() -> None:
         (("--lint", "odd"), "there is no lint rule `odd`"),
         (("vgg16", "--depth", "2"), "--depth is for one network, and several have a row each"),
         (("vgg16", "--sort", "input"), "networks cannot be sorted by `input`"),
+        (("vgg16", "--top", "1", "--format", "json"), "--top is for tables, and json shows all in"),
+        (
+            ("vgg16", "--device", "nvidia-t4", "--format", "csv"),
+            "--device adds nothing to the csv of several networks",
+        ),
     ],
 )
 def test_usage(arguments: tuple[str, ...], message: str) -> None:
@@ -112,6 +117,41 @@ def test_budgets_of_several() -> None:
     assert done.code == 1
     assert done.out.count("budget") == 2
     assert done.out.index("lenet5\nbudget") < done.out.index("resnet18\nbudget")
+
+
+def test_budgets_add_up() -> None:
+    done = cnnspec("analyze", "lenet5", "--budget", "macs<1", "--budget", "params<1M")
+    assert done.code == 1
+    assert "macs<1 " in done.out
+    assert "params<1M" in done.out
+
+
+def test_lists_of_names_add_up() -> None:
+    once = cnnspec("analyze", "lenet5", "--columns", "macs,params", "--lint", "odd-channels,all")
+    twice = ("--columns", "macs", "--columns", "params", "--lint", "odd-channels", "--lint", "all")
+    assert cnnspec("analyze", "lenet5", *twice) == once
+
+
+def test_a_broken_budget_is_told_where_the_result_does_not_show_it(tmp_path: Path) -> None:
+    budget = ("--budget", "macs<1")
+    for wanted in (("--format", "csv"), ("--format", "json"), ("-o", str(tmp_path / "out.txt"))):
+        done = cnnspec("analyze", "lenet5", *wanted, *budget)
+        assert done.code == 1
+        assert done.err.startswith("budget of lenet5\nmacs<1  416,520  417 K  not kept"), wanted
+    done = cnnspec("analyze", "lenet5", "vgg16", "--format", "csv", "--budget", "params<1M")
+    assert done.code == 1
+    assert done.err.startswith("budget of vgg16\nparams<1M")
+    assert cnnspec("analyze", "lenet5", *budget).err == ""
+
+
+def test_markdown_of_several_has_their_sections() -> None:
+    done = cnnspec("analyze", "lenet5", "vgg16", "--format", "markdown", "--budget", "params<1M")
+    assert done.code == 1
+    assert done.err == ""
+    table, first, second = done.out.split("\n### ")
+    assert table.count("\n| ") == 3
+    assert first.startswith("lenet5\n\n```text\nbudget\nparams<1M")
+    assert second.startswith("vgg16\n\n```text\nbudget\nparams<1M")
 
 
 def test_a_device_by_file(tmp_path: Path) -> None:

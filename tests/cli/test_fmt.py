@@ -90,8 +90,9 @@ def test_what_cannot_be_read_is_left_alone_and_hides_nothing(folder: Path) -> No
     assert "bad.yaml:2:7" in err
     assert "error: there is no file `none.yaml`" in err
     assert (folder / "bad.yaml").read_text(encoding="utf-8") == UNREADABLE
-    assert cnnspec("fmt", "bad.yaml", cwd=folder).code == 1
-    assert cnnspec("fmt", ".hidden", "-", stdin=UNREADABLE, cwd=folder).code == 1
+    code, out, _ = cnnspec("fmt", "bad.yaml", cwd=folder)
+    assert (code, out) == (1, "1 file not formatted\n")
+    assert cnnspec("fmt", "--check", ".hidden", "-", stdin=UNREADABLE, cwd=folder).code == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and modes of POSIX")

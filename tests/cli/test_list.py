@@ -116,6 +116,17 @@ def test_what_is_not_there(folder: Path) -> None:
     assert called("list", "none.yaml", cwd=folder).code == 2
 
 
+def test_a_spec_with_a_mistake_hides_no_other(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(SPEC.replace("Conv2d", "Conv2"), encoding="utf-8")
+    alone = called("list", "nets", cwd=folder).out
+    code, out, err = called("list", "bad.yaml", "nets", cwd=folder)
+    assert (code, out) == (1, alone)
+    assert err.startswith("error[unknown-operation]")
+    code, out, err = called("list", "none.yaml", "bad.yaml", "nets", cwd=folder)
+    assert (code, out) == (2, alone)
+    assert "error: there is no file `none.yaml`" in err
+
+
 def test_blocks_in_a_folder_are_passed_over(folder: Path) -> None:
     blocks = "cnnspec: 1\nblocks:\n  b:\n    layers: [ReLU]\n"
     (folder / "nets" / "blocks.yaml").write_text(blocks, encoding="utf-8")

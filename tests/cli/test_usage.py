@@ -121,6 +121,31 @@ WRONG: dict[str, tuple[str | None, str]] = {
         "`none/out.txt` cannot be written: no such file or directory",
         "",
     ),
+    "analyze - -": ("standard input can be read once, not for several networks", ""),
+    "analyze tiny.yaml --input image=3x0x8": (
+        "a size of `image` must be an integer of at least 1, not 0",
+        "",
+    ),
+    "analyze tiny.yaml --input image=3x99999999999x8": (
+        "a size of `image` must be at most 2147483647, not 99999999999",
+        "",
+    ),
+    "analyze tiny.yaml --input q=3": (
+        "`tiny.yaml` has no input or symbol `q`",
+        "it has `image`, `H`",
+    ),
+    "analyze tiny.yaml -o folder tiny.yaml": ("`folder` cannot be written: it is a folder", ""),
+    "explain-flops - -": (
+        "`-` is one argument too many",
+        "`cnnspec explain-flops --help` shows how",
+    ),
+    "expand tiny.yaml -o=": ("--output needs a value, not nothing", ""),
+    "fmt - tiny.yaml": ("`-` stands alone: its result goes to standard output", ""),
+    "list -": ("networks on standard input have no name to be listed by", "name a file"),
+    "ops --format json Conv2d x": (
+        "`x` is one argument too many",
+        "`cnnspec ops --help` shows how",
+    ),
     "analyze tiny.yaml -o folder": ("`folder` cannot be written: it is a folder", ""),
 }
 """What is typed, with the message and the help; the wording of the frontend is tested there."""
@@ -219,6 +244,22 @@ def test_a_file_hides_a_bundled_network(tmp_path: Path) -> None:
     assert cnnspec("analyze", "lenet5", cwd=tmp_path).out.startswith("tiny  ")
 
 
+def test_options_may_stand_between_networks(folder: Path) -> None:
+    after = cnnspec("analyze", "tiny.yaml", "vgg16", "--sort", "macs", cwd=folder)
+    between = cnnspec("analyze", "tiny.yaml", "--sort", "macs", "vgg16", cwd=folder)
+    assert between == after
+    assert after.code == 0
+    different = cnnspec("diff", "tiny.yaml", "--exit-code", "vgg16", cwd=folder)
+    assert different.code == 1
+    assert different.out.startswith("tiny (tiny.yaml) -> vgg16 (vgg16.yaml)")
+
+
+def test_what_follows_two_dashes_is_no_option(folder: Path) -> None:
+    (folder / "-x.yaml").write_bytes((folder / "tiny.yaml").read_bytes())
+    assert cnnspec("analyze", "--depth", "1", "--", "-x.yaml", cwd=folder).code == 0
+    assert cnnspec("diff", "tiny.yaml", "--depth", "1", "--", "-x.yaml", cwd=folder).code == 0
+
+
 def test_standard_input(folder: Path) -> None:
     code, out, err = cnnspec("analyze", "-", stdin=SPEC)
     assert (code, err) == (0, "")
@@ -253,7 +294,7 @@ def test_a_directory(tmp_path: Path) -> None:
     code, out, err = cnnspec("analyze", str(tmp_path))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
-    assert "is a directory" in err
+    assert "is a folder" in err
 
 
 @pytest.mark.skipif(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +69,15 @@ def test_cases(case: str) -> None:
         ("a: 'it''s'\n", "a: 'it''s'\n"),
         ("--- # x\na: 1\n", "---  # x\na: 1\n"),
         ("a: x\n\n\n\nb: y\n\n\n", "a: x\n\nb: y\n"),
+        ("\ufeffa: 1  # x\n", "a: 1  # x\n"),
+        ("a: |\n  x\n   ", "a: |-\n  x\n   \n"),
+        ("  ---", "  ---\n"),
+        ('{"a":1,"b" :[],"c":}', "{a: 1, b: [], c: }\n"),
+        (
+            'layers: [{"ReLU":{}},{"Conv2d":{"bias":"x"}}]\n',
+            "layers: [ReLU, {Conv2d: {bias: x}}]\n",
+        ),
+        ("layers:\n  - ReLU: {}# x\n", "layers:\n  - ReLU  # x\n"),
     ],
 )
 def test_small_texts(before: str, after: str) -> None:
@@ -106,6 +117,20 @@ def test_specs_with_mistakes_keep_them(path: Path) -> None:
     result = format_text(source)
     assert format_text(Source(path.name, result)) == result
     assert before[1] == said(result)[1]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_specs_written_as_json(path: Path, separators: tuple[str, str]) -> None:
+    """Programs write YAML as JSON, whose keys their values may touch."""
+    plain = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+    result = formatted(json.dumps(plain, separators=separators))
+    assert formatted(result) == result
+
+
+def test_lines_with_unusual_breaks_stay_whole() -> None:
+    text = "r: {a: " + "(" * 100 + "\u2028 (), b: 1}\n"
+    assert formatted(text) == text
 
 
 def test_mutants() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from cnnspec import load
+from cnnspec.report import render_table
 from cnnspec.report.difference import Difference, compare
 from cnnspec.report.difference.alignment import common
 from cnnspec.report.difference.rows import rows_of
@@ -80,6 +83,22 @@ def found(difference: Difference) -> list[tuple[str, str | None, str | None]]:
         for one in difference.layers
         if not one.follows
     ]
+
+
+def calls(run: Callable[[], object]) -> int:
+    """How many functions are called, which no load of the machine changes."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def edits(difference: Difference) -> list[str]:
@@ -170,6 +189,32 @@ def test_what_a_layer_reads() -> None:
     difference = between(old, network(*entries, "add: [b, c]"))
     assert edits(difference) == ["reads a, c -> b, c"]
     assert found(difference) == [("changed", "3", "3")]
+
+
+def test_a_tensor_that_an_argument_names_is_shown_by_its_name() -> None:
+    entries = (CONV + "\nname: a", "MaxPool2d: {kernel_size: 2}\nname: b")
+    like = network(*entries, "Upsample: {like: a}\nname: up")
+    twice = network(*entries, "Upsample: {scale_factor: 2}\nname: up")
+    assert edits(between(twice, like)) == [
+        "scale_factor 2 -> null",
+        "like null -> a",
+        "reads b -> b, a",
+    ]
+    (added,) = between(network(*entries), like).layers
+    assert added.new_arguments == "like=a"
+    renamed = network(CONV + "\nname: c", entries[1], "Upsample: {like: c}\nname: up")
+    assert edits(between(like, renamed)) == []
+    assert "like=a" in render_table(load(text=like).analyze(), width=80, columns=["args"])
+
+
+def test_work_is_linear_in_the_number_of_renamed_layers() -> None:
+    def steps(layers: int) -> int:
+        old = network(*(CONV for _ in range(layers)))
+        new = network(*(f"{CONV}\nname: c{number}" for number in range(layers)))
+        return calls(lambda: between(old, new))
+
+    steps(10)
+    assert steps(800) < 9 * steps(100)
 
 
 def test_what_a_layer_shares_and_how_it_starts() -> None:

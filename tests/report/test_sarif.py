@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,10 @@ def test_files_are_relative_where_they_can_be(
     outside = artifact_uri(str(tmp_path.parent / "x.yaml"))
     assert outside["uri"].startswith("file:///")
     assert "uriBaseId" not in outside
+    assert artifact_uri("../x.yaml") == outside
+    assert artifact_uri("deep/../a#b.yaml") == relative
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+def test_a_file_whose_name_is_no_text() -> None:
+    assert artifact_uri(os.fsdecode(b"a\xff.yaml"))["uri"] == "a%FF.yaml"

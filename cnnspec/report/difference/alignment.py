@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from cnnspec.ir import Graph, Scope
-from cnnspec.op import Op
 
 __all__ = ["Alignment", "align", "common"]
 
@@ -58,7 +57,9 @@ class _Side:
         for scope in order:
             order.extend(member for member in scope.members if isinstance(member, Scope))
         for scope in reversed(order):
-            parts = tuple((self.named(member), self.built(member)) for member in _members(scope))
+            parts = tuple(
+                (self.named(member), self.built(member)) for member in scope.flat_members()
+            )
             self._scopes[id(scope)] = self._number((scope.kind, parts))
 
     def _number(self, of: Hashable) -> int:
@@ -88,7 +89,7 @@ class _Side:
 
 def _level(old: _Side, new: _Side, a: Scope, b: Scope) -> _Pairs:
     """Pairs among the members of two scopes."""
-    olds, news = _members(a), _members(b)
+    olds, news = a.flat_members(), b.flat_members()
     by_name = {old.named(member): member for member in olds}
     pairs: _Pairs = []
     for member in news:
@@ -179,20 +180,22 @@ def _walked_back(steps: Sequence[Mapping[int, int]], n: int, m: int) -> list[tup
 def _moved(old: Graph, new: Graph, found: dict[int, int]) -> None:
     """Pair what is left over of both graphs."""
     taken = set(found.values())
-    gone: dict[tuple[object, ...], deque[int]] = defaultdict(deque)
+    alike: dict[Hashable, deque[int]] = defaultdict(deque)
     for node in old.nodes:
         if node.index not in taken and _stores(old, node.index):
-            gone[_signature(old, node.index)].append(node.index)
+            for key in _moved_as(old, node.index):
+                alike[key].append(node.index)
     for node in new.nodes:
         if node.index in found or not _stores(new, node.index):
             continue
-        candidates = gone.get(_signature(new, node.index))
-        if candidates:
-            alike = (index for index in candidates if old.nodes[index].local == node.local)
-            chosen = next(alike, candidates[0])
-            candidates.remove(chosen)
-            found[node.index] = chosen
-            taken.add(chosen)
+        for key in _moved_as(new, node.index):
+            candidates = alike[key]
+            while candidates and candidates[0] in taken:
+                candidates.popleft()
+            if candidates:
+                found[node.index] = candidates.popleft()
+                taken.add(found[node.index])
+                break
     for node in new.nodes:
         if node.index in found or _stores(new, node.index):
             continue
@@ -212,14 +215,13 @@ def _stores(graph: Graph, index: int) -> bool:
     return bool(node.op.weights(at) or node.op.buffers(at))
 
 
-def _signature(graph: Graph, index: int) -> tuple[Op, object, object]:
+def _moved_as(graph: Graph, index: int) -> tuple[Hashable, Hashable]:
+    """What is equal for layers that may be one: with the same name too, which counts for more."""
     node = graph.nodes[index]
     at = graph.site(node)
-    return (
-        node.op,
-        tuple(tensor.shape for tensor in at.inputs),
-        tuple(tensor.shape for tensor in at.outputs),
-    )
+    shapes = tuple(tensor.shape for tensor in (*at.inputs, *at.outputs))
+    what = node.op, len(at.inputs), shapes
+    return (what, node.local), what
 
 
 def _counterpart(old: Graph, new: Graph, found: Alignment, value: int) -> int | None:
@@ -233,16 +235,3 @@ def _counterpart(old: Graph, new: Graph, found: Alignment, value: int) -> int | 
     position = new.nodes[producer].outputs.index(value)
     outputs = old.nodes[was].outputs
     return outputs[position] if position < len(outputs) else None
-
-
-def _members(scope: Scope) -> list[_Member]:
-    """Members of a scope, those of inline scopes in their place."""
-    found: list[_Member] = []
-    pending: list[_Member] = list(reversed(scope.members))
-    while pending:
-        member = pending.pop()
-        if isinstance(member, Scope) and member.inline:
-            pending.extend(reversed(member.members))
-        else:
-            found.append(member)
-    return found

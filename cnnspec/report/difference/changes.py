@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from cnnspec.diagnostics import shape_text
-from cnnspec.ir import Node
+from cnnspec.ir import Graph, Node
 from cnnspec.op import Op
-from cnnspec.report.arguments import arguments_text
+from cnnspec.report.arguments import arguments_text, named_arguments, refers
 from cnnspec.report.difference.alignment import Alignment, align
 from cnnspec.report.fields import field_text
 from cnnspec.report.model import Layer, Report
@@ -213,8 +213,8 @@ class _Comparison:
 
     def added(self, index: int) -> LayerDifference:
         """A layer that only the new network has."""
-        node = self._new.graph.nodes[index]
-        return LayerDifference("added", None, self._new.layers[index], "", self._arguments(node.op))
+        arguments = self._arguments(self._new.graph, self._new.graph.nodes[index])
+        return LayerDifference("added", None, self._new.layers[index], "", arguments)
 
     def removed(self, indices: range, kept: frozenset[int]) -> Iterator[LayerDifference]:
         """Those of some layers that only the old network has."""
@@ -222,14 +222,15 @@ class _Comparison:
             if index not in kept:
                 node = self._old.graph.nodes[index]
                 layer = self._old.layers[index]
-                yield LayerDifference("removed", layer, None, self._arguments(node.op), "")
+                arguments = self._arguments(self._old.graph, node)
+                yield LayerDifference("removed", layer, None, arguments, "")
 
     def pair(self, was: int, now: int) -> LayerDifference | None:
         """What changed about a layer that both have; None for nothing."""
         a, b = self._old.graph.nodes[was], self._new.graph.nodes[now]
         old, new = self._old.layers[was], self._new.layers[now]
         edits = (
-            *self._operation(a.op, b.op),
+            *self._operation(a, b),
             *self._wiring(a, b, rewired=True),
             *self._weights(a, b),
         )
@@ -237,20 +238,32 @@ class _Comparison:
         if not edits and not effects and a.path == b.path:
             return None
         status: Status = "renamed" if a.path != b.path and not edits else "changed"
-        arguments = self._arguments(a.op), self._arguments(b.op)
+        arguments = (
+            self._arguments(self._old.graph, a),
+            self._arguments(self._new.graph, b),
+        )
         return LayerDifference(status, old, new, *arguments, edits, effects)
 
-    def _arguments(self, op: Op) -> str:
-        """The arguments as text, made once for equal operations."""
+    def _arguments(self, graph: Graph, node: Node) -> str:
+        """The arguments as text, made once for equal operations that name no tensors."""
+        op = node.op
         if op not in self._texts:
-            self._texts[op] = _arguments(op)
+            found = _arguments(graph, node)
+            if refers(type(op)):
+                return found
+            self._texts[op] = found
         return self._texts[op]
 
-    def _operation(self, a: Op, b: Op) -> tuple[Change, ...]:
+    def _operation(self, a: Node, b: Node) -> tuple[Change, ...]:
         """What is different about two operations, likewise."""
-        if (a, b) not in self._operations:
-            self._operations[a, b] = tuple(_operation(a, b))
-        return self._operations[a, b]
+        if a.op == b.op:
+            return ()
+        if (a.op, b.op) not in self._operations:
+            found = tuple(_operation(self._old.graph, a, self._new.graph, b))
+            if refers(type(a.op)) or refers(type(b.op)):
+                return found
+            self._operations[a.op, b.op] = found
+        return self._operations[a.op, b.op]
 
     def _wiring(self, a: Node, b: Node, *, rewired: bool) -> Iterator[Change]:
         """What it reads: an edit, unless a layer came or went there."""
@@ -288,19 +301,28 @@ class _Comparison:
             yield Change("init", *starts, f"init {starts[0]} -> {starts[1]}")
 
 
-def _arguments(op: Op) -> str:
-    return arguments_text(op.arguments(), type(op))
+def _named(graph: Graph, node: Node) -> dict[str, Any]:
+    return named_arguments(node.op, [graph.value_name(value) for value in node.inputs])
 
 
-def _operation(a: Op, b: Op) -> Iterator[Change]:
-    """Another operation, or other arguments."""
-    if type(a) is not type(b):
-        shown = [" ".join(filter(None, (op.name, _arguments(op)))) for op in (a, b)]
-        yield Change("op", a.name, b.name, f"{shown[0]} -> {shown[1]}")
+def _arguments(graph: Graph, node: Node) -> str:
+    return arguments_text(_named(graph, node), type(node.op))
+
+
+def _operation(old: Graph, a: Node, new: Graph, b: Node) -> Iterator[Change]:
+    """Another operation, or other arguments. A tensor that is only called otherwise is none."""
+    kind, other = type(a.op), type(b.op)
+    if kind is not other:
+        shown = [
+            " ".join(filter(None, (node.op.name, _arguments(graph, node))))
+            for graph, node in ((old, a), (new, b))
+        ]
+        yield Change("op", a.op.name, b.op.name, f"{shown[0]} -> {shown[1]}")
         return
-    was, now = a.arguments(), b.arguments()
+    before, after = a.op.arguments(), b.op.arguments()
+    was, now = _named(old, a), _named(new, b)
     for name, value in now.items():
-        if was.get(name) != value:
+        if before.get(name) != after[name]:
             shown = [
                 arguments_text({name: given}).removeprefix(f"{name}=")
                 for given in (was.get(name), value)
