@@ -83,7 +83,8 @@ def _growth(sizes: Sequence[int], rounds: int, environment: Mapping[str, str]) -
                 for way, write in WAYS.items():
                     _say(f"growth, round {number + 1}: {way}, {size:,} entries")
                     path = Path(folder) / f"{way}_{size}.yaml"
-                    path.write_text(write(size), encoding="utf-8")
+                    with path.open("w", encoding="utf-8") as file:
+                        file.writelines(write(size))
                     series = found[way][str(size)]
                     run = process.run_python(
                         ("-m", "bench.tools", "growth", str(path)), environment

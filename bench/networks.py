@@ -1,8 +1,13 @@
-"""Specs of any number of entries, to see how time and memory grow with them."""
+"""Specs of any number of entries, to see how time and memory grow with them.
+
+They come in pieces, never as a whole: the process that measures has to stay small (see
+`bench.process`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 
 __all__ = ["WAYS"]
 
@@ -37,19 +42,25 @@ _WRITTEN = """\
 _WRITTEN_NODES = 3
 
 
-def _loop(nodes: int) -> str:
+def _loop(nodes: int) -> Iterator[str]:
     turns = nodes // _BLOCK_NODES
-    return f"{_HEAD}{_BLOCK}layers:\n  - residual: {{width: 16}}\n    repeat: {turns}\n"
+    yield f"{_HEAD}{_BLOCK}layers:\n  - residual: {{width: 16}}\n    repeat: {turns}\n"
 
 
-def _calls(nodes: int) -> str:
-    return f"{_HEAD}{_BLOCK}layers:\n" + "  - residual: {width: 16}\n" * (nodes // _BLOCK_NODES)
+def _calls(nodes: int) -> Iterator[str]:
+    yield f"{_HEAD}{_BLOCK}layers:\n"
+    yield from repeat("  - residual: {width: 16}\n", nodes // _BLOCK_NODES)
 
 
-def _entries(nodes: int) -> str:
-    return f"{_HEAD}layers:\n" + _WRITTEN * (nodes // _WRITTEN_NODES)
+def _entries(nodes: int) -> Iterator[str]:
+    yield f"{_HEAD}layers:\n"
+    yield from repeat(_WRITTEN, nodes // _WRITTEN_NODES)
 
 
-WAYS: Mapping[str, Callable[[int], str]] = {"loop": _loop, "calls": _calls, "entries": _entries}
+WAYS: Mapping[str, Callable[[int], Iterator[str]]] = {
+    "loop": _loop,
+    "calls": _calls,
+    "entries": _entries,
+}
 """Ways to write about `nodes` operations: a block in a loop, a line for each call of the block, a
 line for each operation."""

@@ -162,7 +162,7 @@ def test_a_source_or_a_text() -> None:
 
 
 def test_a_directory_and_an_empty_name(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFailure, match="is a directory"):
+    with pytest.raises(EnvironmentFailure, match="is a folder"):
         cnnspec.load(tmp_path)
     with pytest.raises(EnvironmentFailure, match="empty"):
         cnnspec.load("")

@@ -144,7 +144,7 @@ def _written(number: int) -> Program:
         verdict = theirs(Program(shapes[0], tuple(steps)))
         if verdict.at is not None:
             break
-        if name in ("Flatten", "Unflatten") and len(verdict.shapes[-1]) > 1:
+        if name == "Unflatten" and len(verdict.shapes[-1]) > 1:
             break  # axes have roles here, which torch does not know
         shapes = [shapes[0], *verdict.shapes]
     return Program(shapes[0], tuple(steps))

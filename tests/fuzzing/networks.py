@@ -543,11 +543,9 @@ class Writer:
 
     def _on_inputs(self, op: type[Op]) -> None:
         """Inputs of the sizes of an example, permuted where the roles of axes are to be others."""
-        if self.spec["layers"]:
-            first = self.spec["layers"][0]
-            first.setdefault("from", "x")  # with several inputs there is none to start from
-        else:
-            self.spec["layers"].append({"Identity": {}, "from": "x"})
+        first = self.spec["layers"][0] if self.spec["layers"] else {}
+        if "from" not in first:  # with several inputs there is none to start from
+            self.spec["layers"].insert(0, {"Identity": {}, "from": "x"})
         for example in self.rng.sample(op.examples, len(op.examples)):
             before = copy.deepcopy((self.spec, self.tensors))
             for axes in permutations(range(max(map(len, example.input_shapes)))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -114,10 +113,20 @@ def test_response_norm_of_a_permuted_volume(norm: str) -> None:
     assert net.to_torch()(torch.rand(2, 6, 4, 5, 3)).shape == (2, 6, 4, 3, 5)
 
 
-def test_broken_factors_that_give_twice_the_size_have_the_size_of_torch() -> None:
-    """Where torch itself does not follow the factor only sizes are compared."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        net = network([1, 3, 3], "Upsample: {scale_factor: [2.12, 1.16]}")
-    assert not list(differences(net, net.analyze(), Torch()))
-    assert net.analyze()["0"].output_shape == (1, 6, 3)
+@pytest.mark.parametrize("argument", ["alpha", "beta"])
+@pytest.mark.parametrize("value", [0.0, -0.5])
+def test_response_norm_that_onnx_runtime_does_not_load(argument: str, value: float) -> None:
+    """Its LRN takes numbers above 0 only; torch takes any."""
+    net = network([3, 6, 9], f"LocalResponseNorm: {{size: 3, k: 2, {argument}: {value}}}")
+    assert not list(export_differences(net, 18))
+
+
+@pytest.mark.parametrize(
+    ("factor", "mode"), [(1.16, "nearest"), (2.12, "nearest"), (1.16, "bicubic")]
+)
+def test_broken_factors_that_torch_does_not_follow(factor: float, mode: str) -> None:
+    """Where a size stays or doubles torch copies or doubles, by axes and mode."""
+    for shape in ([1, 3, 3], [2, 6, 5]):
+        net = network(shape, f"Upsample: {{scale_factor: {factor}, mode: {mode}}}")
+        assert not list(field_differences(net, net.analyze()))
+        assert not list(export_differences(net, 18))
