@@ -1,4 +1,4 @@
-"""Files that appear under their name whole or not at all.
+"""Files and folders that appear under their name whole or not at all.
 
 Nothing is known here of what the files hold.
 """
@@ -6,14 +6,18 @@ Nothing is known here of what the files hold.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from cnnspec.diagnostics import EnvironmentFailure
 
-__all__ = ["replacing", "write_draft", "write_file"]
+__all__ = ["filling", "replacing", "write_draft", "write_file"]
 
 
 @contextmanager
@@ -53,6 +57,62 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         return
     with replacing(path) as draft:
         write_draft(draft, data, path)
+
+
+@contextmanager
+def filling(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A draft of a folder, whose files are those of `path` if the block ends well.
+
+    Where nothing is at `path` yet, the draft takes its place at once. A folder that is there keeps
+    what else it holds, and the draft's files take their places one after another: Ctrl-C and
+    SIGTERM wait until the last one has; files that were there keep their modes. In any other end
+    the draft goes. The block writes plain files only.
+
+    Raises `EnvironmentFailure` where no folder can be put at `path`.
+    """
+    target = Path(os.path.realpath(path))
+    there = target.is_dir()
+    if target.exists() and not there:
+        raise EnvironmentFailure(f"`{os.fspath(path)}` cannot be written: it is no folder")
+    name = f".{target.name[:100]}.{os.urandom(4).hex()}.tmp"
+    draft = target / name if there else target.with_name(name)
+    try:
+        with _explained(path):
+            draft.mkdir()
+        yield draft
+        with _explained(path), _undisturbed():
+            if there:
+                for file in sorted(draft.iterdir()):
+                    place = target / file.name
+                    if place.exists():
+                        file.chmod(stat.S_IMODE(place.stat().st_mode))
+                    file.replace(place)
+            else:
+                draft.rename(target)
+    finally:
+        with _undisturbed():
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back for the moment of the block. Only the main thread gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for later in heard:
+            signal.raise_signal(later)
 
 
 def write_draft(draft: Path, data: bytes, path: str | os.PathLike[str]) -> None:

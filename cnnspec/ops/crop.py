@@ -14,7 +14,7 @@ _SOURCE = '''\
 class CenterCrop(nn.Module):
     """Cuts out the middle, of the given size or as large as another tensor."""
 
-    def __init__(self, size: tuple[int, ...] | None = None) -> None:
+    def __init__(self, size: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.size = size
 

@@ -42,7 +42,7 @@ _SOURCE_1D = '''class LocallyConnected1d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows = x.unfold(2, self.extent, self.stride)[..., :: self.dilation]
         patches = windows.permute(2, 0, 1, 3).contiguous().flatten(2)
-        filters = self.weight.flatten(1).unflatten(0, (-1, self.out_channels))
+        filters = self.weight.view(-1, self.out_channels, self.weight[0].numel())
         y = torch.bmm(patches, filters.transpose(1, 2)).permute(1, 2, 0)
         return y if self.bias is None else y + self.bias
 '''
@@ -76,9 +76,9 @@ _SOURCE_2D = '''class LocallyConnected2d(nn.Module):
         windows = windows.unfold(3, self.extent[1], self.stride[1])
         windows = windows[..., :: self.dilation[0], :: self.dilation[1]]
         patches = windows.permute(2, 3, 0, 1, 4, 5).contiguous().flatten(3).flatten(0, 1)
-        filters = self.weight.flatten(1).unflatten(0, (-1, self.out_channels))
+        filters = self.weight.view(-1, self.out_channels, self.weight[0].numel())
         y = torch.bmm(patches, filters.transpose(1, 2)).permute(1, 2, 0)
-        y = y.unflatten(2, self.positions)
+        y = y.reshape(*y.shape[:2], *self.positions)
         return y if self.bias is None else y + self.bias
 '''
 
@@ -171,7 +171,8 @@ _TRIMMED_SOURCE_2D = '''class TrimmedLocallyConnected2d(nn.Module):
         filters = F.pad(self.weight, (0, 1, 0, 1))
         filters = filters[:, :, self.rows[:, :, None, None], self.columns]
         filters = filters.permute(2, 4, 1, 3, 5, 0).flatten(2, 4).flatten(0, 1)
-        y = torch.bmm(patches, filters).permute(1, 2, 0).unflatten(2, self.positions)
+        y = torch.bmm(patches, filters).permute(1, 2, 0)
+        y = y.reshape(*y.shape[:2], *self.positions)
         return y if self.bias is None else y + self.bias
 '''
 

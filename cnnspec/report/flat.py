@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from cnnspec.ir import Graph, NetworkOutput, Node
@@ -124,7 +125,7 @@ class FlatNetwork:
     def _lines(self, expect: Mapping[str, object]) -> Iterator[str]:
         graph = self.graph
         metadata = graph.metadata
-        yield f"# {word(graph.name)} of {_one_line(metadata['spec_name'])}, written out"
+        yield f"# {word(graph.name)} of {_one_line(self._file(metadata['spec_name']))}, written out"
         yield "cnnspec: 1"
         yield f"name: {word(graph.name)}"
         if metadata.get("description"):
@@ -175,11 +176,17 @@ class FlatNetwork:
         name = span.source.name
         steps = [f"line {span.line}"]
         if name != self.graph.metadata["spec_name"]:
-            steps = [f"{name}:{span.line}"]
+            steps = [f"{self._file(name)}:{span.line}"]
         for block, _, _, loops in entry.origin:
             steps.append(f"in block {block}")
             steps.extend(f"{variable} = {value}" for variable, value in loops)
         return ", ".join(steps)
+
+    def _file(self, name: str) -> str:
+        """A file as seen from the spec's folder, wherever that is: equal specs are equal texts."""
+        path = PurePath(name)
+        folder = PurePath(self.graph.metadata["spec_name"]).parent
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
     def _output_lines(self) -> Iterator[str]:
         graph = self.graph

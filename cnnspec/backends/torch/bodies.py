@@ -7,7 +7,7 @@ A unit is a plain chain (an `nn.Sequential`), a list (an `nn.ModuleList` with a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -18,13 +18,14 @@ from cnnspec.backends.torch.build import (
     ClassGroup,
     Instance,
     Item,
+    Line,
+    Name,
     Number,
     Statement,
     Value,
-    one_line,
     structure,
 )
-from cnnspec.backends.torch.forward import Lines, OutputTypes, expression, forward_of
+from cnnspec.backends.torch.forward import OutputTypes, expression, forward_of
 from cnnspec.backends.torch.plan import (
     Branch,
     CallStep,
@@ -34,32 +35,31 @@ from cnnspec.backends.torch.plan import (
     Stored,
     Unit,
 )
-from cnnspec.backends.torch.signatures import Constant, constructor_arguments
+from cnnspec.backends.torch.reach import Reach, attribute, container_kind
+from cnnspec.backends.torch.signatures import Constant, constant, constructor_arguments
 from cnnspec.backends.torch.text import (
     camel,
+    flat,
     is_attribute,
     prefixed,
     quote,
     unique,
     variable,
 )
+from cnnspec.backends.torch.variants import Variants
 from cnnspec.ir import Graph, Scope
-from cnnspec.lower import Helper, Module
+from cnnspec.lower import Call, Helper, In, Module
 from cnnspec.weights import Buffer, Init, Weight
 
-__all__ = ["Classes", "classes_of"]
+__all__ = ["LAYERS", "Classes", "callee_of", "classes_of"]
 
+LAYERS = "The layers of"
+"""How the docstring of a class that is no block begins."""
+
+_AS_MODULES: Mapping[str, str] = {"torch.flatten": "nn.Flatten"}
+"""Modules of torch that only call a function, with the same arguments."""
 _MODULE_OWNS = frozenset(dir(nn.Module()))
 _SEQUENTIAL_OWNS = frozenset(dir(nn.Sequential()))
-_DICT_OWNS = frozenset(dir(nn.ModuleDict()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A finished unit: how to make one, and the position of each child where they are numbered."""
-
-    build: Build
-    positions: Mapping[str, int] | None
 
 
 @dataclass(slots=True)
@@ -70,29 +70,42 @@ class Classes:
     helpers: dict[str, str] = field(default_factory=dict)
 
 
-def classes_of(graph: Graph, units: tuple[Unit, ...], types: OutputTypes, network: str) -> Classes:
-    """The classes of a network; the last one is the network itself, `network` its name.
+def classes_of(
+    graph: Graph, units: tuple[Unit, ...], types: OutputTypes, network: str, doc: tuple[str, ...]
+) -> Classes:
+    """The classes of a network; the last one is the network itself, with that name and docstring.
 
     Raises `ValueError` if two helper classes have one name.
     """
-    return _Builder(graph, units, types, network).classes
+    return _Builder(graph, units, types, network, doc).classes
 
 
 class _Builder:
     def __init__(
-        self, graph: Graph, units: tuple[Unit, ...], types: OutputTypes, network: str
+        self,
+        graph: Graph,
+        units: tuple[Unit, ...],
+        types: OutputTypes,
+        network: str,
+        doc: tuple[str, ...],
     ) -> None:
         self.graph = graph
         self.types = types
         self.network = network
+        self.doc = doc
         self.classes = Classes()
-        self.made: dict[Unit, _Made] = {}
+        self.builds: dict[Unit, Build] = {}
+        """How to make each finished unit."""
+        self.made: dict[Unit, Mapping[str, int] | None] = {}
+        """The position of each child of a finished unit, where they are numbered."""
         self.fixed: dict[Any, ClassGroup] = {}
         root = units[0]
-        levels: list[list[Unit]] = [[] for _ in range(root.height + 1)]
+        self.variants = Variants(graph, list(units[1:]))
+        heights = self.variants.heights(units)
+        levels: list[list[Unit]] = [[] for _ in range(heights[root] + 1)]
         for unit in units:
             if unit.steps or unit.stateful or unit is root:
-                levels[unit.height].append(unit)
+                levels[heights[unit]].append(unit)
         for level in levels:
             self._level(level, root)
 
@@ -100,29 +113,35 @@ class _Builder:
 
     def _level(self, units: list[Unit], root: Unit) -> None:
         """Build the units of one height, whose children are finished, and group them."""
-        groups: dict[Any, ClassGroup] = {}
-        classed: list[tuple[Unit, ClassGroup, Instance, Mapping[str, int] | None]] = []
+        drafts: list[tuple[Unit, Body, Mapping[str, int] | None]] = []
         for unit in units:
             chain = self._chain(unit, is_root=unit is root)
             if chain is not None and unit.scope.definition is None and unit is not root:
                 positions = {key: number for number, (key, _) in enumerate(chain)}
-                self.made[unit] = _Made(self._sequential("nn.Sequential", chain), positions)
+                self.builds[unit] = self._sequential("nn.Sequential", chain)
+                self.made[unit] = positions
                 continue
-            body, positions_or_none = self._body(unit, chain, root)
-            shape, numbers = structure(statement.value for statement in body.init)
-            leads = tuple((statement.lead, statement.tail) for statement in body.init)
-            key = (unit.scope.definition, body.base, leads, shape, one_line(body.forward))
+            shortcuts = self.variants.shortcuts(unit) if chain is None else ()
+            body, positions_or_none = self._body(unit, chain, root, shortcuts)
+            drafts.append((unit, body, positions_or_none))
+        whole = self.variants.merged({unit: body for unit, body, _ in drafts})
+        groups: dict[Any, ClassGroup] = {}
+        classed: list[tuple[Unit, ClassGroup, Instance, Mapping[str, int] | None]] = []
+        for unit, drafted, positions_or_none in drafts:
+            body = whole.get(unit, drafted)
+            key = (unit.scope.definition, *body.key)
             group = groups.get(key)
             if group is None:
                 wanted = self.network if unit is root else _class_name(unit.scope)
                 group = groups[key] = self._group(wanted, body)
-            use = Instance(numbers, _arguments(unit.scope))
-            group.instances.append(use)
+            use = group.add(body, _arguments(unit.scope))
+            group.paths.append(unit.scope.path)
             classed.append((unit, group, use, positions_or_none))
         for group in groups.values():
-            group.settle()
+            group.settle(_owned_names(group.body))
         for unit, group, use, found in classed:
-            self.made[unit] = _Made(Build(group, use.given), found)
+            self.builds[unit] = Build(group, use.given)
+            self.made[unit] = found
 
     def _group(self, wanted: str, body: Body) -> ClassGroup:
         group = ClassGroup(len(self.classes.groups), wanted, body)
@@ -131,13 +150,12 @@ class _Builder:
 
     def _fixed(self, wanted: str, body: Body) -> Build:
         """A call of a class without arguments, whose numbers are its own."""
-        shape, numbers = structure(statement.value for statement in body.init)
-        leads = tuple((statement.lead, statement.tail) for statement in body.init)
-        constants = tuple(repr(number.value) for _, number in numbers)
-        key = (wanted, leads, shape, constants, one_line(body.forward))
+        _, slots = structure(statement.value for statement in body.init)
+        constants = tuple([repr(slot.number.value) for slot in slots])
+        key = (wanted, *body.key, constants, tuple([flat(line.doc) for line in body.forward]))
         if key not in self.fixed:
             group = self.fixed[key] = self._group(wanted, body)
-            group.instances.append(Instance(numbers, {}))
+            group.add(body, {})
             group.settle()
         return Build(self.fixed[key], ())
 
@@ -198,10 +216,13 @@ class _Builder:
         """The module that is one link of a chain; a plain function gets a small class."""
         if branch is not None or isinstance(step, CallStep):
             return self._construct(branch.leaf if branch is not None else None, "")
-        name = step.node.op.name
-        lines: Lines = (
-            (0, "def forward(self, x: Tensor) -> Tensor:"),
-            (1, prefixed("return ", expression(step.code, ["x"], _stores_nothing))),
+        name, code = step.node.op.name, step.code
+        if isinstance(code, Call) and code.function in _AS_MODULES and code.args[:1] == (In(0),):
+            given = tuple([Item(_constant(constant(value), "")) for value in code.args[1:]])
+            return Build(_AS_MODULES[code.function], given)
+        lines = (
+            Line(0, "def forward(self, x: Tensor) -> Tensor:"),
+            Line(1, prefixed("return ", expression(code, ["x"], _stores_nothing))),
         )
         body = Body("nn.Module", (f"The operation {name} as a module.",), (), lines)
         return self._fixed(camel(name, "Operation"), body)
@@ -216,7 +237,11 @@ class _Builder:
     # -------------------------------------------------------------------------------- the bodies
 
     def _body(
-        self, unit: Unit, chain: list[tuple[str, Build]] | None, root: Unit
+        self,
+        unit: Unit,
+        chain: list[tuple[str, Build]] | None,
+        root: Unit,
+        shortcuts: tuple[Step, ...],
     ) -> tuple[Body, Mapping[str, int] | None]:
         doc = self._doc(unit, root)
         if chain is not None:
@@ -231,29 +256,34 @@ class _Builder:
                 Item(self._construct(unit.tree.children[key].leaf, key)) for key in listed
             )
             made = Build("super().__init__", (Item(Build("", items, "[]")),))
-            reach = _Reach(self, unit, {}, positions)
-            forward = self._forward(unit, reach, types)
+            reach = self._reach(unit, {}, positions)
+            forward = self._forward(unit, reach, types, ())
             return Body("nn.ModuleList", doc, (Statement("", made),), forward), positions
         renamed = self._renamed(unit)
         statements = tuple(self._statements(unit, renamed))
-        forward = self._forward(unit, _Reach(self, unit, renamed, None), types)
+        reach = self._reach(unit, renamed, None)
+        forward = self._forward(unit, reach, types, shortcuts)
         return Body("nn.Module", doc, statements, forward), None
 
-    def _forward(self, unit: Unit, reach: _Reach, types: OutputTypes | None) -> Lines:
+    def _reach(
+        self, unit: Unit, renamed: Mapping[int, str], positions: Mapping[str, int] | None
+    ) -> Reach:
+        return Reach(self.graph, self.made, unit, renamed, positions)
+
+    def _forward(
+        self, unit: Unit, reach: Reach, types: OutputTypes | None, shortcuts: tuple[Step, ...]
+    ) -> tuple[Line, ...]:
         """The forward of a unit; one that no output depends on is only kept for its weights."""
         if not unit.steps and types is None:
             return ()
-        return forward_of(unit, self.graph, reach.access, types)
+        return forward_of(unit, self.graph, reach.access, types, shortcuts)
 
     def _doc(self, unit: Unit, root: Unit) -> tuple[str, ...]:
         if unit is root:
-            tensors = self.graph.tensors
-            given = ", ".join(f"{name} {tensors[v]}" for name, v in self.graph.inputs.items())
-            made = ", ".join(f"{o.name} {tensors[o.value]}" for o in self.graph.outputs)
-            return (f"{self.graph.name}.", "", f"Takes {given}; gives {made} (batch not shown).")
+            return self.doc
         if unit.scope.definition is None:
-            return (f"{unit.scope.kind} `{unit.scope.local}`.",)
-        return (f"Block `{unit.scope.definition[1]}`.",)
+            return (LAYERS,)
+        return (f"Block `{unit.scope.definition[1]}`",)
 
     @staticmethod
     def _listed(unit: Unit) -> list[str] | None:
@@ -284,8 +314,8 @@ class _Builder:
             if named:
                 continue
             made = self._construct(leaf, "")
-            shape, numbers = structure((made,))
-            key = (shape, tuple(repr(number.value) for _, number in numbers))
+            shape, slots = structure((made,))
+            key = (shape, tuple([repr(slot.number.value) for slot in slots]))
             if key not in known:
                 name = _attribute_name(made)
                 while name in taken or name in _MODULE_OWNS:
@@ -339,18 +369,21 @@ class _Builder:
     def _construct(self, leaf: Leaf | None, owner: str) -> Build:
         """How a child is made; `owner` is its key, for naming what differs between uses."""
         if isinstance(leaf, Unit):
-            made = self.made[leaf].build
-            if isinstance(made.callee, str):
+            made = self.builds[leaf]
+            if not isinstance(made.callee, ClassGroup):
                 return made
-            return Build(made.callee, tuple(_owned(item, owner) for item in made.items))
+            return Build(made.callee, tuple([_owned(item, owner) for item in made.items]))
         assert isinstance(leaf, ModuleLeaf)  # a stored tensor is no module
         code = leaf.code
+        callee: str | Number
         if isinstance(code, Helper):
             if self.classes.helpers.setdefault(code.name, code.source) != code.source:
                 raise ValueError(f"two helper classes are called `{code.name}`")
             callee = code.name
-        else:
+        elif leaf.stateful or not leaf.node.op.inplace_capable:
             callee = code.target
+        else:
+            callee = Number(Name(code.target))
         return Build(
             callee,
             tuple(
@@ -361,7 +394,7 @@ class _Builder:
 
     def _container(self, branch: Branch, key: str) -> Build:
         """A module for a level of the paths that is no entry of its own."""
-        kind = _container_kind(branch)
+        kind = container_kind(branch)
         children = branch.children
         if kind == "list":
             keys = sorted(children, key=int)
@@ -384,77 +417,21 @@ class _Builder:
         return self._container(branch, key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """How the forward of `unit` gets at modules and tensors, its own and those further down."""
-
-    builder: _Builder
-    unit: Unit
-    renamed: Mapping[int, str]
-    positions: Mapping[str, int] | None
-
-    def access(self, step: Step, name: str) -> str:
-        """The text of what a step calls, or of a tensor `name` that its node stores itself."""
-        if isinstance(step, CallStep):
-            path = step.target.scope.path
-        else:
-            node = step.node
-            if node.share is not None:
-                node = self.builder.graph.nodes[node.share]
-            path = f"{node.path}.{name}" if name else node.path
-        own = self.unit.scope.path
-        return self._walk((path[len(own) + 1 :] if own else path).split("."))
-
-    def _walk(self, parts: list[str]) -> str:
-        shown = "self"
-        branch = self.unit.tree
-        positions = self.positions
-        kind = "class" if positions is None else "list"
-        for part in parts:
-            if part not in branch.children:
-                shown = attribute(shown, part)  # inside a module of torch
-                kind = "class"
-                continue
-            branch = branch.children[part]
-            if kind == "list" and positions is not None and part in positions:
-                shown = f"{shown}[{positions[part]}]"
-            elif kind == "list" and positions is None:
-                shown = f"{shown}[{part}]"
-            elif kind == "dict":
-                shown = f"{shown}[{quote(part)}]"
-            else:
-                renamed = self.renamed.get(id(branch.leaf)) if shown == "self" else None
-                shown = attribute(shown, renamed or part)
-            positions = None
-            kind = "class"
-            if isinstance(branch.leaf, Unit):
-                positions = self.builder.made[branch.leaf].positions
-                kind = "class" if positions is None else "list"
-                branch = Branch({**branch.leaf.tree.children, **branch.children})
-            elif branch.leaf is None:
-                kind = _container_kind(branch)
-        return shown
-
-
-def attribute(holder: str, name: str) -> str:
-    """The text that reads an attribute, whatever its name."""
-    return f"{holder}.{name}" if is_attribute(name) else f"getattr({holder}, {quote(name)})"
-
-
-def _container_kind(branch: Branch) -> str:
-    """`list`, `dict` or `class`: what holds the children of a level that is no entry."""
-    children = branch.children
-    if any(isinstance(child.leaf, Stored) for child in children.values()):
-        return "class"
-    if any(child.leaf is not None and child.children for child in children.values()):
-        return "class"
-    if set(children) == {str(number) for number in range(len(children))}:
-        return "list"
-    return "class" if any(key in _DICT_OWNS for key in children) else "dict"
-
-
 def _is_stateful(leaf: Leaf | None) -> bool:
     return leaf is None or isinstance(leaf, Stored) or leaf.stateful
+
+
+def callee_of(made: Build) -> str:
+    """The name of the class that is made, as far as it is known yet."""
+    callee = made.callee
+    if isinstance(callee, Number):
+        return str(callee.value)
+    return callee if isinstance(callee, str) else callee.wanted
+
+
+def _owned_names(body: Body) -> frozenset[str]:
+    """Names that attributes of a class have already."""
+    return _MODULE_OWNS | {statement.label for statement in body.init}
 
 
 def _stores_nothing(name: str) -> str:
@@ -470,25 +447,27 @@ def _class_name(scope: Scope) -> str:
 
 
 def _attribute_name(made: Build) -> str:
-    callee = made.callee if isinstance(made.callee, str) else made.callee.wanted
-    name = callee.rpartition(".")[2].lower()
+    name = callee_of(made).rpartition(".")[2].lower()
     return variable(name[:-2] if name.endswith(("1d", "2d", "3d")) else name)
 
 
 def _owned(item: Item, owner: str) -> Item:
     if isinstance(item.value, Number):
-        return Item(Number(item.value.value, owner), item.keyword, item.positional, item.implied)
+        return replace(item, value=Number(item.value.value, owner))
     return item
 
 
 def _arguments(scope: Scope) -> dict[str, Constant]:
-    """The numbers among the arguments of a block's call, in the form constructors have."""
+    """The arguments of a block's call in the form constructors have: numbers, and operations."""
     found: dict[str, Constant] = {}
     for name, value in scope.arguments.items():
         plain = tuple(value) if isinstance(value, (list, tuple)) else value
         items = plain if isinstance(plain, tuple) else (plain,)
         if all(isinstance(item, (bool, int, float)) for item in items):
             found[name] = plain
+        operation = getattr(value, "op", None)
+        if operation is not None:
+            found[name] = Name(f"nn.{operation.name}")
     return found
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import cast
 
+from cnnspec.backends.torch.build import Line
 from cnnspec.backends.torch.plan import CallStep, NodeStep, Step, Unit
 from cnnspec.backends.torch.text import (
     Doc,
+    Figure,
+    Figures,
     Group,
     call_of,
     flat,
@@ -35,10 +39,13 @@ from cnnspec.lower import (
     TorchCode,
 )
 
-__all__ = ["Lines", "OutputTypes", "expression", "forward_of"]
+__all__ = ["OutputTypes", "expression", "forward_of"]
 
-Lines = tuple[tuple[int, Doc], ...]
 _POOL = ("x", "out", "y", "z")
+_SHORTCUT = "identity"
+_RESULTS = ("out", "result")
+_NEAR = 3
+"""How many statements on a sum may be for the value that goes into it to need no name."""
 
 
 class OutputTypes:
@@ -65,14 +72,19 @@ class OutputTypes:
 
 
 def forward_of(
-    unit: Unit, graph: Graph, access: Callable[[Step, str], str], types: OutputTypes | None
-) -> Lines:
-    """The statements of a unit's forward with their depth, its `def` first.
+    unit: Unit,
+    graph: Graph,
+    access: Callable[[Step, str], str],
+    types: OutputTypes | None,
+    shortcuts: Collection[Step] = (),
+) -> tuple[Line, ...]:
+    """The statements of a unit's forward, its `def` first.
 
     `access` gives the text of what a step calls, or of what the step's node stores by a name.
-    `types` are given for the network itself.
+    `types` are given for the network itself. `shortcuts` are calls that some uses of the class do
+    without.
     """
-    return _Forward(unit, graph, access, types).lines()
+    return _Forward(unit, graph, access, types, shortcuts).lines()
 
 
 class _Forward:
@@ -82,20 +94,36 @@ class _Forward:
         graph: Graph,
         access: Callable[[Step, str], str],
         types: OutputTypes | None,
+        shortcuts: Collection[Step],
     ) -> None:
         self.unit = unit
         self.graph = graph
         self.access = access
         self.types = types
+        summands = {
+            value
+            for step in unit.steps
+            if isinstance(step, NodeStep) and isinstance(step.code, Infix)
+            for value in step.reads
+        }
+        self.shortcuts = summands & {
+            step.writes[0] for step in shortcuts if step.reads[0] in unit.inputs
+        }
         inference = [step for step in unit.steps if step.inference]
         training = [step for step in unit.steps if not step.inference]
         self.split = bool(inference and training)
         self.steps = inference + training
         self.boundary = len(inference)
         self.last_use = self._last_uses()
+        self.sums = self._sums()
         self.names: dict[int, str] = {}
         self.bound: dict[str, int] = {}
         self.kept: set[str] = set()
+        self.several = {
+            value for step in unit.steps if len(step.writes) > 1 for value in step.writes
+        }
+        self.first: dict[str, bool] = {}
+        """For each variable whether what it holds first is known to be a tensor."""
         self.around: set[Scope] = set()
         scope: Scope | None = unit.scope
         while scope is not None:
@@ -111,6 +139,14 @@ class _Forward:
         found.update(dict.fromkeys(returned, len(self.steps)))
         return found
 
+    def _sums(self) -> dict[int, int]:
+        """Values that a sum is written over, and which statement that is."""
+        return {
+            step.reads[step.over]: position
+            for position, step in enumerate(self.steps)
+            if isinstance(step, NodeStep) and isinstance(step.code, Infix) and step.over is not None
+        }
+
     def _returned(self) -> tuple[int, ...]:
         if self.types is not None:
             return tuple(output.value for output in self.graph.outputs)
@@ -118,11 +154,12 @@ class _Forward:
 
     # ------------------------------------------------------------------------------------- lines
 
-    def lines(self) -> Lines:
+    def lines(self) -> tuple[Line, ...]:
         """`def forward` and its body."""
         arguments = self._arguments()
         for value, name in arguments.items():
             self._bind(value, name)
+            self.first[name] = True
         late: dict[int, str] = {}
         if self.types is None and self.split:
             for value in self.unit.outputs:
@@ -131,35 +168,49 @@ class _Forward:
                     late[value] = name
                     self._bind(value, name)
                     self.kept.add(name)
-        body: list[tuple[int, Doc]] = []
+        body: list[Line] = []
         for position, step in enumerate(self.steps[: self.boundary or None]):
-            fold = position + 1 == len(self.steps) and self._ends_with(step)
-            body += [(1, line) for line in self._statement(position, step, fold)]
-            if fold:
-                return (self._definition(arguments), *body)
-        if not self.boundary:
-            body += self._end(1)
-        elif self.split or (self.types is not None and self.types.of_training):
+            if position + 1 == len(self.steps) and self._ends_with(step):
+                return (self._definition(arguments), *body, *self._last(step))
+            body += self._statement(1, position, step)
+        if self.boundary and (self.split or (self.types is not None and self.types.of_training)):
             body += self._training(late)
         else:
             body += self._end(1)
-        return (self._definition(arguments), *body)
+        return (self._definition(arguments), *self._annotated(body))
 
-    def _training(self, late: Mapping[int, str]) -> list[tuple[int, Doc]]:
-        lines: list[tuple[int, Doc]] = [(1, f"{name} = None") for name in late.values()]
-        lines.append((1, "if self.training:"))
+    def _training(self, late: Mapping[int, str]) -> list[Line]:
+        lines = [Line(1, f"{name}: Tensor | None = None") for name in late.values()]
+        lines.append(Line(1, "if self.training:"))
         for position in range(self.boundary, len(self.steps)):
-            step = self.steps[position]
-            lines += [(2, line) for line in self._statement(position, step, fold=False)]
+            lines += self._statement(2, position, self.steps[position])
         if self.types is not None and self.types.of_training:
             fields = [
                 prefixed(f"{self.types.fields[output.name]}=", self.names[output.value])
                 for output in self.types.outputs
             ]
-            lines.append((2, prefixed("return ", call_of(self.types.of_training, fields))))
+            lines.append(Line(2, prefixed("return ", call_of(self.types.of_training, fields))))
         return [*lines, *self._end(1)]
 
-    def _end(self, depth: int) -> list[tuple[int, Doc]]:
+    def _annotated(self, body: list[Line]) -> Iterator[Line]:
+        """The body, with a type where the tensor returned has come from a module.
+
+        Calls of modules are untyped; a variable with a type keeps it.
+        """
+        name = flat(body[-1].doc).removeprefix("return ")
+        start = f"{name} = "
+        wanted = not self.first.get(name, True)
+        if wanted and not any(flat(line.doc).startswith(start) for line in body):
+            yield Line(1, f"{name}: Tensor")
+            wanted = False
+        for line in body:
+            if wanted and flat(line.doc).startswith(start):
+                yield replace(line, doc=_retargeted(line.doc, start, f"{name}: Tensor = "))
+                wanted = False
+            else:
+                yield line
+
+    def _end(self, depth: int) -> list[Line]:
         types = self.types
         if types is None:
             shown: Iterable[Doc] = [self.names[value] for value in self.unit.outputs]
@@ -169,17 +220,46 @@ class _Forward:
             result = call_of(types.of_inference, fields)
         else:
             result = _several(self.names[output.value] for output in types.inference)
-        return [(depth, prefixed("return ", result))]
+        return [Line(depth, prefixed("return ", result))]
 
     def _ends_with(self, step: Step) -> bool:
-        """True if the result of `step` is all that is returned."""
+        """True if the result of `step` is all that is returned, and is written over nothing."""
         if self.split or (self.types is not None and len(self.types.outputs) > 1):
+            return False
+        stored = isinstance(step, NodeStep) and isinstance(step.code, Own)
+        if stored or self._place(step, len(self.steps) - 1) is not None:
             return False
         return self._returned() == step.writes
 
-    def _definition(self, arguments: Mapping[int, str]) -> tuple[int, Doc]:
+    def _last(self, step: Step) -> Iterator[Line]:
+        """The end of a forward: what it returns has a type, which calls of modules lack."""
+        made, remark = self._call(step), self._remark(step)
+        if self._is_typed(step):
+            yield Line(1, prefixed("return ", made), remark)
+            return
+        (value,) = step.writes
+        wanted = self._spec_name(value) if self._is_named(step) else None
+        names = [name for name in (wanted, *_RESULTS) if name and name not in self.first]
+        name = names[0] if names else unique(_RESULTS[0], self.first)
+        yield Line(1, prefixed(f"{name}: Tensor = ", made), remark)
+        yield Line(1, f"return {name}")
+
+    @staticmethod
+    def _is_named(step: Step) -> bool:
+        return step.scope.named if isinstance(step, CallStep) else step.node.named
+
+    def _is_typed(self, step: Step) -> bool:
+        """True if type checkers know that a step makes a tensor."""
+        if not isinstance(step, NodeStep) or isinstance(step.code, (Module, Helper, Own)):
+            return False
+        if isinstance(step.code, Call) and step.code.function.startswith(("torch.", "F.")):
+            return True
+        return all(self.first.get(self.names[value], False) for value in step.reads)
+
+    def _definition(self, arguments: Mapping[int, str]) -> Line:
         typed = [f"{name}: Tensor" for name in arguments.values()]
-        return 0, suffixed(call_of("def forward", ("self", *typed)), f" -> {self._annotation()}:")
+        made = call_of("def forward", ("self", *typed))
+        return Line(0, suffixed(made, f" -> {self._annotation()}:"))
 
     def _annotation(self) -> str:
         if self.types is not None:
@@ -227,7 +307,9 @@ class _Forward:
         name = node.local
         if not node.named:
             if made_by not in self.around:
-                name = f"{made_by.local}_{node.path[len(made_by.path) + 1 :]}"
+                name = made_by.local
+                if value in self.several:
+                    name = f"{name}_{node.path[len(made_by.path) + 1 :]}"
             return variable(f"x{name}" if name.isdigit() else name)
         if len(node.outputs) > 1:
             name = f"{name}_{node.outputs.index(value)}"
@@ -259,7 +341,9 @@ class _Forward:
         if value not in self.last_use:
             return "_"
         passing = len(step.writes) == 1 and self._passes(value, position)
-        wanted = None if passing else self._spec_name(value)
+        wanted = None if passing or self._is_near_sum(value, position) else self._spec_name(value)
+        if value in self.shortcuts:
+            wanted = _SHORTCUT
         if wanted is None:
             used = [self.names[v] for v in step.reads]
             pool = [name for name in used if name in _POOL] + list(_POOL)
@@ -272,24 +356,60 @@ class _Forward:
 
     # ------------------------------------------------------------------------------- expressions
 
-    def _statement(self, position: int, step: Step, fold: bool) -> Iterator[Doc]:
+    def _place(self, step: Step, position: int) -> int | None:
+        """Which input the result of a sum takes the place and the name of, as in `out += x`."""
+        if not isinstance(step, NodeStep) or not isinstance(step.code, Infix):
+            return None
+        value = step.writes[0]
+        plain = not step.node.named or self._passes(value, position)
+        return step.over if plain or self._is_near_sum(value, position) else None
+
+    def _is_near_sum(self, value: int, position: int) -> bool:
+        """True if soon after statement `position` a sum is written over `value`."""
+        return value in self.sums and self.sums[value] - position <= _NEAR
+
+    def _statement(self, depth: int, position: int, step: Step) -> Iterator[Line]:
         """The line of a step; a tensor that the module stores needs none unless it is returned."""
-        made = self._call(step)
-        if fold:
-            yield prefixed("return ", made)
+        over = self._place(step, position)
+        if over is not None:
+            name = self.names[step.reads[over]]
+            self._bind(step.writes[0], name)
+            other = self.names[step.reads[1 - over]]
+            yield Line(depth, f"{name} += {other}", self._remark(step))
             return
+        made = self._call(step)
         stored = isinstance(step, NodeStep) and isinstance(step.code, Own)
         if stored and step.writes[0] not in self.names:
             self.names[step.writes[0]] = flat(made)
             return
+        typed = self._is_typed(step)
         targets = [self._target(value, position, step) for value in step.writes]
-        yield prefixed(f"{', '.join(targets)} = ", made)
+        for target in targets:
+            self.first.setdefault(target, typed)
+        yield Line(depth, prefixed(f"{', '.join(targets)} = ", made), self._remark(step))
+
+    def _remark(self, step: Step) -> str:
+        """The size of what a step of the network makes, where it is another than what it reads."""
+        if self.types is None or len(step.writes) != 1 or not step.reads:
+            return ""
+        tensors = self.graph.tensors
+        made = tensors[step.writes[0]]
+        if any(tensors[value].shape == made.shape for value in step.reads):
+            return ""
+        return "x".join(map(str, made.shape))
 
     def _call(self, step: Step) -> Doc:
         inputs = [self.names[value] for value in step.reads]
         if isinstance(step, CallStep):
             return call_of(self.access(step, ""), inputs)
         return expression(step.code, inputs, lambda name: self.access(step, name))
+
+
+def _retargeted(doc: Doc, old: str, new: str) -> Doc:
+    """A statement that assigns to something else."""
+    if isinstance(doc, str):
+        return new + doc.removeprefix(old)
+    return replace(doc, lead=new + doc.lead.removeprefix(old))
 
 
 def _several(shown: Iterable[Doc]) -> Doc:
@@ -334,16 +454,34 @@ def _argument(value: Arg, inputs: list[str], own: Callable[[str], str]) -> Doc:
         case Index(base, items):
             return suffixed(_primary(inner(base)), f"[{', '.join(map(_subscript, items))}]")
         case Call(function, arguments, keywords):
-            named = [prefixed(f"{key}=", inner(item)) for key, item in keywords]
+            named = [_keyword(key, inner(item)) for key, item in keywords]
             positional = [inner(item) for item in arguments]
             if function.startswith("."):
                 subject = flat(_primary(positional[0]))
                 return call_of(f"{subject}{function}", (*positional[1:], *named))
             return call_of(function, (*positional, *named))
         case tuple():
+            if _is_figure(value):
+                return Figure(cast(Figures, value))
             return Group("(", tuple(map(inner, value)), ")", is_tuple=True)
+        case int() | float() if _is_figure(value):
+            return Figure(value)
         case _:
             return literal(value)
+
+
+def _keyword(name: str, doc: Doc) -> Doc:
+    """An argument by name."""
+    if isinstance(doc, Figure):
+        return replace(doc, name=name, lead=f"{name}={doc.lead}")
+    return prefixed(f"{name}=", doc)
+
+
+def _is_figure(value: Arg) -> bool:
+    """True for a number and for tuples of numbers."""
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_is_figure, value))
+    return type(value) in (int, float)
 
 
 def _operand(doc: Doc) -> Doc:
@@ -357,7 +495,8 @@ def _primary(doc: Doc) -> Doc:
     """A text that can stand before a dot or a subscript."""
     if isinstance(doc, Group):
         return replace(doc, bare=False)
-    return f"({doc})" if doc[0] in "-0123456789" else doc
+    shown = flat(doc)
+    return f"({shown})" if shown[0] in "-0123456789" else shown
 
 
 def _subscript(item: int | Cut | None) -> str:

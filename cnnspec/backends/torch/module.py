@@ -1,133 +1,217 @@
 """Graph to `nn.Module`: runs the very source that `emit` prints, then starts the weights.
 
-What you read is what you train: the source is registered, so that tracebacks and
-`inspect.getsource` show it. Every weight is written once.
+What you read is what you train. The module is made on the meta device and compared with what was
+analyzed; then every weight is written once, from its initialiser or from weights that are given.
 """
 
 from __future__ import annotations
 
-import linecache
-import sys
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from hashlib import sha256
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from cnnspec.backends.torch.emit import write
+from cnnspec.backends.torch.emit import Written, write
+from cnnspec.backends.torch.execution import execute, instantiate
+from cnnspec.backends.torch.verify import (
+    ModuleMismatchError,
+    Promise,
+    named_outputs,
+    promises,
+    verify_stored,
+)
+from cnnspec.backends.torch.weights import Match, StateDict, match, read_weights, unprefixed
+from cnnspec.diagnostics import EnvironmentFailure, did_you_mean
 from cnnspec.ir import Graph
-from cnnspec.weights import Buffer, Init, Weight
+from cnnspec.weights import Buffer, Init
 
-__all__ = ["ModuleMismatchError", "named_outputs", "to_torch"]
+__all__ = [
+    "DTYPES",
+    "Chosen",
+    "Given",
+    "ModuleMismatchError",
+    "Progress",
+    "choose",
+    "construct",
+    "dtype_of",
+    "fill",
+    "named_outputs",
+    "to_torch",
+]
+
+_STARTING = frozenset(
+    (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+)
 
 
-class ModuleMismatchError(RuntimeError):
-    """The module does not store what the ops promise: a defect of cnnspec, never of a spec."""
+class _Unstarted(TorchFunctionMode):
+    """Leaves tensors without values as they are, where a constructor would start them.
+
+    There is nothing to write, and torch's own way of not writing imports its compiler (1 s).
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function in _STARTING:
+            target = arguments[0] if arguments else (named or {})["tensor"]
+            if target.is_meta:
+                return target
+        return function(*arguments, **(named or {}))
 
 
-def to_torch(graph: Graph, seed: int = 0) -> nn.Module:
-    """The network as a torch module on the CPU, in training mode, its weights started.
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+"""Types that the floats of a module may have."""
+
+Given = str | os.PathLike[str] | Mapping[str, Tensor]
+"""Weights: a file, or tensors by key."""
+
+Progress = Callable[[int, int], None]
+"""Told how many elements of all are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The tensors taken from given weights, how they fit, and what was done to read them."""
+
+    tensors: Mapping[str, Tensor]
+    match: Match
+    remarks: tuple[str, ...]
+
+
+def to_torch(
+    graph: Graph,
+    seed: int = 0,
+    weights: Given | None = None,
+    *,
+    partial: bool = False,
+) -> nn.Module:
+    """The network as a torch module on the CPU, in training mode, its weights started or given.
 
     State-dict keys are the paths of the graph. Each weight has a random generator of its own, made
-    from `seed` and its key, so that it does not depend on any other part of the network.
+    from `seed` and its key, so that it does not depend on any other part of the network. `weights`
+    are a file or a state dict, which has to fit unless `partial` takes what does.
 
-    Raises `ModuleMismatchError` if keys, shapes or dtypes are not what the graph promises.
+    Raises `ModuleMismatchError` if keys, shapes or types are not what the graph promises, and
+    `EnvironmentFailure` for weights that cannot be read or do not fit.
     """
-    written = write(graph)
-    made = _load(written.text, graph.name)
-    with torch.device("meta"):
-        module: nn.Module = getattr(made, written.network)()
-    promised = dict(_promised(graph))
-    _check(module, promised)
-    module.to_empty(device="cpu")
-    with torch.no_grad():
-        for key, (stored, init) in promised.items():
-            if isinstance(stored, Buffer):
-                _fill(module.get_buffer(key), stored)
-            elif init is not None:
-                _start(module.get_parameter(key), init, _generator(seed, key))
+    promised = promises(graph)
+    module = construct(write(graph), graph, promised)
+    chosen = choose(module, weights, partial=partial)
+    fill(module, promised, seed, chosen.tensors if chosen else {})
     return module
 
 
-def named_outputs(
-    graph: Graph, result: Tensor | tuple[Tensor, ...], training: bool
-) -> dict[str, Tensor]:
-    """What a module returned in that mode, by the names of the network's outputs."""
-    names = [output.name for output in graph.outputs if training or not output.training]
-    tensors = (result,) if isinstance(result, Tensor) else result
-    return dict(zip(names, tensors, strict=True))
+def dtype_of(name: str) -> torch.dtype:
+    """The type of that name; `EnvironmentFailure` for one that no module may have."""
+    found = DTYPES.get(name)
+    if found is None:
+        raise EnvironmentFailure(
+            f"there is no type `{name}` of a module",
+            help=did_you_mean(name, DTYPES) or f"types are {', '.join(DTYPES)}",
+        )
+    return found
 
 
-# ---------------------------------------------------------------------------------------- source
+def construct(
+    written: Written,
+    graph: Graph,
+    promised: Mapping[str, Promise],
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """The module on the meta device, where it has no values yet, proved to store what is promised.
 
-
-def _load(source: str, name: str) -> ModuleType:
-    """The source as an imported module; equal sources are one module."""
-    digest = sha256(source.encode()).hexdigest()[:16]
-    module_name = f"cnnspec_network_{digest}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "_-" else "_" for c in name)
-    filename = f"<cnnspec {plain} {digest}>"
-    lines = source.splitlines(keepends=True)
-    linecache.cache[filename] = (len(source), None, lines, filename)
-    module = ModuleType(module_name)
-    module.__file__ = filename
-    code = compile(source, filename, "exec", dont_inherit=True)
-    sys.modules[module_name] = module
-    try:
-        exec(code, module.__dict__)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
+    Raises `ModuleMismatchError`.
+    """
+    made = execute(written.text, graph.name)
+    with torch.inference_mode(False), torch.device("meta"), _Unstarted():
+        module = instantiate(made, written.network).to(dtype)
+    verify_stored(module, promised, dtype)
     return module
 
 
-# --------------------------------------------------------------------------------------- weights
+def choose(module: nn.Module, weights: Given | None, *, partial: bool = False) -> Chosen | None:
+    """The tensors that a module from `construct` takes from weights, where there are any.
+
+    Raises `EnvironmentFailure` for weights that cannot be read or do not fit.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, (str, os.PathLike)):
+        read = read_weights(weights)
+    else:
+        read = StateDict(weights)
+    wanted = module.state_dict()
+    read = unprefixed(read, wanted)
+    found = match(wanted, read.tensors, partial=partial)
+    return Chosen({key: read.tensors[key] for key in found.taken}, found, read.remarks)
 
 
-def _promised(graph: Graph) -> Iterator[tuple[str, tuple[Weight | Buffer, Init | None]]]:
-    """Every stored tensor by key, as the ops' rules have it; parameters with their initialiser."""
-    for node in graph.nodes:
-        if node.share is not None:
-            continue
-        site = graph.site(node)
-        override = dict(node.init)
-        for name, weight in node.op.weights(site).items():
-            yield _key(node.path, name), (weight, override.get(name, weight.init))
-        for name, buffer in node.op.buffers(site).items():
-            yield _key(node.path, name), (buffer, None)
+def fill(
+    module: nn.Module,
+    promised: Mapping[str, Promise],
+    seed: int,
+    given: Mapping[str, Tensor],
+    progress: Progress | None = None,
+) -> None:
+    """Give a module from `construct` memory on the CPU, and write every tensor once.
+
+    Those that are `given` are copied, the others start.
+    """
+    with torch.inference_mode(False):
+        _take_memory(module)
+        with torch.no_grad():
+            _write(module, promised, seed, given, progress)
 
 
-def _key(path: str, name: str) -> str:
-    return f"{path}.{name}" if name else path
+def _take_memory(module: nn.Module) -> None:
+    """Put tensors without values on the CPU in the places of those on the meta device.
+
+    What `Module.to_empty` does, without the Python that it runs for each tensor.
+    """
+    for layer in module.modules():
+        for name, parameter in layer.named_parameters(recurse=False):
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+            setattr(layer, name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in layer.named_buffers(recurse=False):
+            setattr(layer, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
 
 
-def _check(module: nn.Module, promised: Mapping[str, tuple[Weight | Buffer, Init | None]]) -> None:
-    """Compare what a module stores with what the ops promise."""
-    found: dict[str, tuple[object, ...]] = {}
-    kept = set(module.state_dict(keep_vars=True))
-    for key, parameter in module.named_parameters():
-        found[key] = ("weight", tuple(parameter.shape), parameter.requires_grad, key in kept)
-    for key, tensor in module.named_buffers():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        found[key] = ("buffer", tuple(tensor.shape), dtype, key in kept)
-    expected: dict[str, tuple[object, ...]] = {}
-    for key, (stored, _) in promised.items():
-        if isinstance(stored, Buffer):
-            expected[key] = ("buffer", stored.shape, stored.dtype, stored.persistent)
-        else:
-            expected[key] = ("weight", stored.shape, stored.trainable, True)
-    if found == expected:
-        return
-    differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
-    key = differing[0]
-    raise ModuleMismatchError(
-        "cnnspec made a module that is not what it analyzed: "
-        f"`{key}` is {found.get(key, 'absent')}, not {expected.get(key, 'absent')}"
-        + (f", and {len(differing) - 1} more differ" if len(differing) > 1 else "")
-    )
+def _write(
+    module: nn.Module,
+    promised: Mapping[str, Promise],
+    seed: int,
+    given: Mapping[str, Tensor],
+    progress: Progress | None,
+) -> None:
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    whole = sum(tensor.numel() for tensor in tensors.values())
+    done = 0
+    for key, promise in promised.items():
+        tensor = tensors[key]
+        if key in given:
+            tensor.copy_(given[key].reshape(tensor.shape))
+        elif isinstance(promise.stored, Buffer):
+            _fill(tensor, promise.stored)
+        elif promise.init is not None:
+            _start(tensor, promise.init, _generator(seed, key))
+        done += tensor.numel()
+        if progress is not None:
+            progress(done, whole)
 
 
 def _generator(seed: int, key: str) -> torch.Generator:
@@ -135,22 +219,32 @@ def _generator(seed: int, key: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-_SEEDED = (
-    "uniform",
-    "normal",
-    "trunc_normal",
-    "kaiming_uniform",
-    "kaiming_normal",
-    "xavier_uniform",
-    "xavier_normal",
-    "orthogonal",
+_SEEDED: Set[str] = frozenset(
+    (
+        "uniform",
+        "normal",
+        "trunc_normal",
+        "kaiming_uniform",
+        "kaiming_normal",
+        "xavier_uniform",
+        "xavier_normal",
+        "orthogonal",
+    )
 )
 
 
-def _start(parameter: nn.Parameter, init: Init, generator: torch.Generator) -> None:
-    """Write a parameter's first value with the function of torch.nn.init that `init` names."""
+def _start(parameter: Tensor, init: Init, generator: torch.Generator) -> None:
+    """Write a parameter's first value with the function of torch.nn.init that `init` names.
+
+    Values are those of float32, rounded where the parameter's type is another.
+    """
     random = {"generator": generator} if init.kind in _SEEDED else {}
-    getattr(nn.init, f"{init.kind}_")(parameter, **dict(init.arguments), **random)
+    start = getattr(nn.init, f"{init.kind}_")
+    if parameter.dtype == torch.float32:
+        start(parameter, **dict(init.arguments), **random)
+    else:
+        single = torch.empty_like(parameter, dtype=torch.float32)
+        parameter.copy_(start(single, **dict(init.arguments), **random))
 
 
 def _fill(tensor: Tensor, buffer: Buffer) -> None:

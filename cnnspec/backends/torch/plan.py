@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from cnnspec.backends.torch.overwriting import Overwriting
 from cnnspec.ir import Graph, Node, Scope
-from cnnspec.lower import Helper, Infix, Module, TorchCode
+from cnnspec.lower import Helper, Module, TorchCode
 from cnnspec.weights import Buffer, Weight
 
 __all__ = ["Branch", "CallStep", "Leaf", "ModuleLeaf", "NodeStep", "Step", "Stored", "Unit", "plan"]
@@ -38,12 +39,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class NodeStep:
-    """One operation in a forward. `inference` is False for what only training needs."""
+    """One operation in a forward. `inference` is False for what only training needs.
+
+    `over` is the number of the input that the result takes the place of, if it does.
+    """
 
     node: Node
     code: TorchCode
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    over: int | None = None
     inference: bool = True
 
 
@@ -70,8 +75,8 @@ class Branch:
 class Unit:
     """A module with a forward: its steps in order, and the tree of what it stores.
 
-    `inputs` and `outputs` are value numbers. `height` is the number of levels of units below.
-    `extended` says that an entry outside has a path below this one.
+    `inputs` and `outputs` are value numbers. `extended` says that an entry outside has a path below
+    this one.
     """
 
     scope: Scope
@@ -81,7 +86,6 @@ class Unit:
     outputs: tuple[int, ...]
     training_outputs: frozenset[int]
     tree: Branch
-    height: int
     stateful: bool
     extended: bool = False
 
@@ -93,8 +97,6 @@ class Unit:
 
 Step: TypeAlias = NodeStep | CallStep
 Leaf: TypeAlias = ModuleLeaf | Stored | Unit
-
-_INPLACE = ("inplace", True)
 
 
 def plan(graph: Graph) -> tuple[Unit, ...]:
@@ -136,7 +138,9 @@ class _Planner:
         self.dissolved: set[Scope] = set()
         self.repeats: dict[Scope, _Repeat] = {}
         self._resolve_sharing()
-        self._keep_inputs()
+        overwriting = self._overwriting()
+        self.codes = overwriting.codes
+        self.over = overwriting.operands
         self.used = self._with_repeats(graph.used)
         self.inference = self._with_repeats(graph.inference)
         self.outputs = {output.value for output in graph.outputs}
@@ -249,37 +253,19 @@ class _Planner:
                 found |= new
         return found
 
-    # ----------------------------------------------------------------------------- overwriting
-
-    def _keep_inputs(self) -> None:
-        """Take `inplace` from modules whose input something else reads, or may share memory with.
-
-        It stays behind a layer with weights and behind arithmetic, whose results are fresh tensors
-        that backward does not need.
-        """
-        outputs = {output.value for output in self.graph.outputs}
-        unsafe = {
-            node.index
-            for node in self.graph.nodes
-            if _INPLACE in getattr(self.codes[node.index], "kwargs", ())
-            and not self._is_fresh(node.inputs[0], outputs)
-        }
-        for repeat in self.repeats.values():
-            pairs = zip(repeat.scope.nodes(), repeat.target.nodes(), strict=True)
-            unsafe |= {theirs for mine, theirs in pairs if mine in unsafe}
-        for number in unsafe:
-            code = self.codes[number]
-            if isinstance(code, (Module, Helper)):
-                kwargs = tuple(pair for pair in code.kwargs if pair != _INPLACE)
-                self.codes[number] = replace(code, kwargs=kwargs)
-
-    def _is_fresh(self, value: int, outputs: set[int]) -> bool:
-        """True if `value` has one reader and memory of its own."""
-        producer = self.graph.producers[value]
-        if producer < 0 or value in outputs or len(self.graph.consumers[value]) > 1:
-            return False
-        code = self.codes[producer]
-        return isinstance(code, Infix) or (isinstance(code, Module) and bool(self.stored[producer]))
+    def _overwriting(self) -> Overwriting:
+        """Decide what is computed in place, alike in a scope and in what repeats it."""
+        home: dict[Scope, Scope] = {}
+        for scope in self.scopes:
+            parent = scope.parent
+            dissolves = parent is not None and (scope.inline or scope in self.dissolved)
+            home[scope] = home[parent] if dissolves and parent is not None else scope
+        same = [
+            pair
+            for repeat in self.repeats.values()
+            for pair in zip(repeat.scope.nodes(), repeat.target.nodes(), strict=True)
+        ]
+        return Overwriting(self.graph, self.codes, home, same)
 
     # ------------------------------------------------------------------------------------ values
 
@@ -361,8 +347,6 @@ class _Planner:
         outputs.update(dict.fromkeys(value for step in kept for value in step.writes))
         escaping = tuple(v for v in outputs if v in written and self._escapes(v, scope))
         within = {value for step in kept if step.inference for value in step.writes}
-        below = [step.target.height for step in kept if isinstance(step, CallStep)]
-        below += [entry.unit.height for entry in entries if entry.unit is not None]
         return Unit(
             scope,
             self.first[scope],
@@ -371,14 +355,14 @@ class _Planner:
             escaping,
             frozenset(value for value in escaping if within and value not in within),
             tree,
-            1 + max(below, default=-1),
             stateful,
         )
 
     def _steps(self, entry: _Entry, made: dict[Scope, Unit]) -> Iterator[Step]:
         if entry.node is not None:
             node = entry.node
-            yield NodeStep(node, self.codes[node.index], node.inputs, node.outputs)
+            over = self.over.get(node.index)
+            yield NodeStep(node, self.codes[node.index], node.inputs, node.outputs, over)
         elif entry.unit is not None:
             unit = entry.unit
             yield CallStep(unit, unit.scope, unit.inputs, unit.outputs)
@@ -409,15 +393,9 @@ class _Planner:
             inference = not infers.isdisjoint(step.writes)
             if inference:
                 infers.update(step.reads)
-            kept.append(self._marked(step, inference))
+            kept.append(replace(step, inference=inference))
         kept.reverse()
         return kept
-
-    @staticmethod
-    def _marked(step: Step, inference: bool) -> Step:
-        if isinstance(step, NodeStep):
-            return NodeStep(step.node, step.code, step.reads, step.writes, inference)
-        return CallStep(step.target, step.scope, step.reads, step.writes, inference)
 
     def _inputs(self, scope: Scope, steps: list[Step], written: set[int]) -> tuple[int, ...]:
         if scope.parent is None:

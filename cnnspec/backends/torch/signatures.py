@@ -15,7 +15,7 @@ from torch import nn
 
 from cnnspec.lower import Arg, Helper, Module
 
-__all__ = ["Argument", "Constant", "constructor_arguments"]
+__all__ = ["Argument", "Constant", "constant", "constructor_arguments", "takes"]
 
 Constant = int | float | bool | str | None | tuple["Constant", ...]
 _PLACEMENT = ("device", "dtype")
@@ -51,11 +51,11 @@ def constructor_arguments(code: Module | Helper) -> tuple[Argument, ...]:
     given: dict[str, Argument] = {}
     for number, value in enumerate(code.args):
         name = known.names[number] if number < len(known.names) else ""
-        given[name or str(number)] = Argument(name, _constant(value), keyword=False)
+        given[name or str(number)] = Argument(name, constant(value), keyword=False)
     for name, value in code.kwargs:
         if name in given:
             raise TypeError(f"`{name}` is given twice")
-        given[name] = Argument(name, _constant(value), keyword=True)
+        given[name] = Argument(name, constant(value), keyword=True)
     for name, default in known.defaults:
         if name not in given:
             given[name] = Argument(name, default, keyword=True, implied=True)
@@ -63,9 +63,15 @@ def constructor_arguments(code: Module | Helper) -> tuple[Argument, ...]:
     return tuple(sorted(given.values(), key=lambda a: order.get(a.name, len(order))))
 
 
-def _constant(value: Arg) -> Constant:
+def takes(target: str, name: str) -> bool:
+    """True if the constructor of a class of torch.nn has an argument of that name."""
+    return name in _of_torch(target).names
+
+
+def constant(value: Arg) -> Constant:
+    """An argument that is no expression; `TypeError` for one that is."""
     if isinstance(value, tuple):
-        return tuple(map(_constant, value))
+        return tuple(map(constant, value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a constructor takes constants, not {type(value).__name__}")

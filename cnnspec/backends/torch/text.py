@@ -8,14 +8,16 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TypeAlias
 
 __all__ = [
     "INDENT",
+    "WIDTH",
     "Doc",
+    "Figure",
     "Group",
     "call_of",
     "camel",
@@ -23,6 +25,7 @@ __all__ = [
     "flat",
     "is_attribute",
     "literal",
+    "numbered_runs",
     "operators",
     "prefixed",
     "quote",
@@ -33,8 +36,29 @@ __all__ = [
 ]
 
 INDENT = "    "
-_WIDTH = 100
+WIDTH = 100
 _LONGEST_NAME = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number, or a tuple of numbers, that may be another one where the text is used again.
+
+    `name` is what it is an argument for, if that is known.
+    """
+
+    value: Figures
+    name: str = ""
+    lead: str = ""
+    tail: str = ""
+
+    @property
+    def text(self) -> str:
+        """As it stands in source."""
+        return f"{self.lead}{self.value!r}{self.tail}"
+
+
+Figures: TypeAlias = int | float | tuple["Figures", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +79,7 @@ class Group:
     is_tuple: bool = False
 
 
-Doc: TypeAlias = str | Group
+Doc: TypeAlias = str | Figure | Group
 
 
 def call_of(function: str, items: Iterable[Doc]) -> Group:
@@ -70,18 +94,24 @@ def operators(operator: str, operands: Iterable[Doc]) -> Group:
 
 def prefixed(prefix: str, doc: Doc) -> Doc:
     """`doc` behind a text that stays on its first line."""
-    return prefix + doc if isinstance(doc, str) else replace(doc, lead=prefix + doc.lead)
+    if isinstance(doc, str):
+        return prefix + doc
+    return replace(doc, lead=prefix + doc.lead)
 
 
 def suffixed(doc: Doc, suffix: str) -> Doc:
     """`doc` with a text that stays on its last line."""
-    return doc + suffix if isinstance(doc, str) else replace(doc, tail=doc.tail + suffix)
+    if isinstance(doc, str):
+        return doc + suffix
+    return replace(doc, tail=doc.tail + suffix)
 
 
 def flat(doc: Doc) -> str:
     """`doc` on one line."""
     if isinstance(doc, str):
         return doc
+    if isinstance(doc, Figure):
+        return doc.text
     inside = doc.separator.join(map(flat, doc.items))
     if doc.bare:
         return f"{doc.lead}{inside}{doc.tail}"
@@ -94,12 +124,12 @@ def render(doc: Doc, depth: int, after: str = "") -> list[str]:
     """Lines of `doc` at `depth` levels of indentation, the last one ended by `after`."""
     indent = INDENT * depth
     one = flat(doc) + after
-    if isinstance(doc, str) or not doc.items or len(indent) + len(one) <= _WIDTH:
+    if not isinstance(doc, Group) or not doc.items or len(indent) + len(one) <= WIDTH:
         return [indent + one]
     lines = [f"{indent}{doc.lead}{doc.open}"]
     comma = doc.separator == ", "
     inside = doc.separator.join(map(flat, doc.items))
-    if len(indent) + len(INDENT) + len(inside) <= _WIDTH and not (
+    if len(indent) + len(INDENT) + len(inside) <= WIDTH and not (
         doc.is_tuple and len(doc.items) == 1
     ):
         lines.append(f"{indent}{INDENT}{inside}")
@@ -110,6 +140,92 @@ def render(doc: Doc, depth: int, after: str = "") -> list[str]:
             lines += render(lead, depth + 1, "," if comma else "")
     lines.append(f"{indent}{doc.close}{doc.tail}{after}")
     return lines
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+_FEWEST_REPEATED = 3
+_NUMBER = re.compile(r"(?<![\w.\-])(\d+)(?![\w.])")
+_KEY = re.compile(r'"([A-Za-z_\-]+)(0|[1-9]\d*)"')
+
+
+def numbered_runs(items: Sequence[Doc]) -> Iterator[Doc]:
+    """The items, with three or more in a row as one generator expression.
+
+    These are equal calls, or pairs of a numbered key and calls whose whole numbers are the same or
+    grow by equal steps.
+    """
+    start = 0
+    while start < len(items):
+        item, stop = items[start], start + 1
+        while stop < len(items) and items[stop] == item:
+            stop += 1
+        if stop - start >= _FEWEST_REPEATED and not isinstance(item, str):
+            yield _generator(item, f"for _ in range({stop - start})")
+            start = stop
+            continue
+        run = _numbered(items, start)
+        if run is not None:
+            stop, made = run
+            yield made
+        else:
+            stop = start + 1
+            yield item
+        start = stop
+
+
+def _generator(item: Doc, turns: str) -> Group:
+    return Group("(", (item, turns), ")", lead="*", separator=" ")
+
+
+def _numbered(items: Sequence[Doc], start: int) -> tuple[int, Group] | None:
+    """A run of pairs with keys numbered one after the other: where it ends, and its expression."""
+    first = _split(items[start])
+    second = _split(items[start + 1]) if start + 1 < len(items) else None
+    if first is None or second is None:
+        return None
+    key, number, texts, values = first
+    if second[0] != key or second[2] != texts:
+        return None
+    steps = [after - before for before, after in zip(values, second[3], strict=True)]
+    stop = start + 1
+    while stop < len(items):
+        turn = stop - start
+        expected = (key, number + turn, texts)
+        found = _split(items[stop])
+        if found is None or found[:3] != expected:
+            break
+        if found[3] != tuple(v + turn * step for v, step in zip(values, steps, strict=True)):
+            break
+        stop += 1
+    if stop - start < _FEWEST_REPEATED or (any(steps) and any('"' in text for text in texts)):
+        return None
+    shown = [texts[0]]
+    for value, step, text in zip(values, steps, texts[1:], strict=True):
+        shown += [_progression(value - step * number, step), text]
+    pair = Group("(", (f'f"{key}{{i}}"', "".join(shown)), ")")
+    bounds = f"{number}, {number + stop - start}" if number else f"{stop - start}"
+    return stop, _generator(pair, f"for i in range({bounds})")
+
+
+def _progression(base: int, step: int) -> str:
+    if not step:
+        return str(base)
+    term = "i" if step == 1 else f"{step} * i"
+    if not base:
+        return term
+    return f"{base} + {term}" if base > 0 else f"{term} - {-base}"
+
+
+def _split(item: Doc) -> tuple[str, int, tuple[str, ...], tuple[int, ...]] | None:
+    """A pair as its key, the number of that, and the text between whole numbers and these."""
+    if not isinstance(item, Group) or item.lead or len(item.items) != 2:
+        return None
+    key = _KEY.fullmatch(flat(item.items[0]))
+    if key is None:
+        return None
+    parts = _NUMBER.split(flat(item.items[1]))
+    return key[1], int(key[2]), tuple(parts[::2]), tuple(map(int, parts[1::2]))
 
 
 # ---------------------------------------------------------------------------------------- values
@@ -141,7 +257,7 @@ def docstring(lines: Iterable[str], depth: int = 0) -> list[str]:
     found: list[str] = []
     for line in lines:
         shown = line.encode("unicode_escape").decode("ascii").replace('"', '\\"')
-        width = _WIDTH - len(indent) - 6 * (not found)
+        width = WIDTH - len(indent) - 6 * (not found)
         found += wrap(shown, width, break_long_words=False, break_on_hyphens=False) or [""]
     found[0] = f'"""{found[0]}'
     if len(found) == 1:
@@ -159,8 +275,10 @@ _FORBIDDEN = frozenset(
         "math",
         "F",
         "Tensor",
+        "Callable",
         "NamedTuple",
         "OrderedDict",
+        "cast",
         *keyword.kwlist,
         *keyword.softkwlist,
         *dir(builtins),
