@@ -17,10 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnspec.api import Network, load
+    from cnnspec.api import Network, build, load
     from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError
 
-__all__ = ["Diagnostic", "EnvironmentFailure", "Network", "SpecError", "__version__", "load"]
+__all__ = [
+    "Diagnostic",
+    "EnvironmentFailure",
+    "Network",
+    "SpecError",
+    "__version__",
+    "build",
+    "load",
+]
 
 __version__ = "0.1.0"
 

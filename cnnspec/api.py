@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnspec.diagnostics import Diagnostic
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError
 from cnnspec.frontend.load import Loaded, expand, load_named, load_text
 from cnnspec.ir import Graph
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     import torch
 
     from cnnspec.backends.onnx import ExportReport
+    from cnnspec.backends.torch import Built
+    from cnnspec.backends.torch.gradients import GradientReport
     from cnnspec.passes.symbolic import Symbols
     from cnnspec.report import Report
 
-__all__ = ["Network", "load"]
+__all__ = ["Network", "build", "load"]
 
 
 class Network:
@@ -121,11 +123,58 @@ class Network:
 
         return symbols(self.graph, resizing(self._loaded, self._variant, self._params))
 
-    def to_torch(self, *, seed: int = 0) -> torch.nn.Module:
-        """The network as a module, executed from its generated source, with seeded weights."""
+    def to_torch(
+        self,
+        weights: str | PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+        *,
+        seed: int = 0,
+        partial: bool = False,
+    ) -> torch.nn.Module:
+        """The network as a module, executed from its generated source, in training mode.
+
+        Weights start from `seed`, or are taken from `weights`: a file (`.safetensors`, or what
+        `torch.save` wrote) or a state dict. With `partial` only what fits is taken.
+
+        Raises `EnvironmentFailure` for weights that cannot be read or do not fit.
+        """
         from cnnspec.backends.torch import to_torch
 
-        return to_torch(self.graph, seed=seed)
+        return to_torch(self.graph, seed, weights, partial=partial)
+
+    def build(
+        self,
+        folder: str | PathLike[str] | None = None,
+        *,
+        weights: str | PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+        partial: bool = False,
+        seed: int = 0,
+        dtype: str = "float32",
+        verify: bool = True,
+        force: bool = False,
+    ) -> Built:
+        """What `cnnspec build` does: a module that is proved to be what `analyze` says, as files.
+
+        `folder` gets `model.py`, `weights.safetensors` and `spec.yaml`; without one nothing is
+        written. The module is `.module` of the result. It appears whole or not at all, and only
+        where nothing is lost that is not of an earlier build, unless `force` says so.
+
+        Raises `EnvironmentFailure` for a folder that cannot be written, and for weights as
+        `to_torch` does.
+        """
+        from cnnspec import __version__
+        from cnnspec.backends.torch import build
+
+        return build(
+            self.graph,
+            folder,
+            version=__version__,
+            weights=weights,
+            partial=partial,
+            seed=seed,
+            dtype=dtype,
+            verify=verify,
+            force=force,
+        )
 
     def source(self) -> str:
         """The Python source of the module that `to_torch` executes."""
@@ -151,6 +200,31 @@ class Network:
         from cnnspec.backends.onnx import export
 
         return export(self.graph, Path(path), weights, verify=verify, opset=opset)
+
+    def check_gradients(self, *, seed: int = 0, batch: int = 3) -> GradientReport:
+        """Autograd's gradients of the module against central differences, in float64.
+
+        For the inputs at hand or, which is faster and tells as much, smaller ones for which the
+        network has the same layers; see `cnnspec.backends.torch.gradients`.
+
+        Raises `EnvironmentFailure` where nothing can be compared.
+        """
+        from cnnspec.backends.torch.gradients import check_gradients, smaller_inputs
+
+        for shapes in smaller_inputs(self.graph):
+            try:
+                network = self.with_inputs(**shapes)
+                if network.same_layers(self):
+                    return check_gradients(network.graph, seed=seed, batch=batch)
+            except (SpecError, EnvironmentFailure):
+                continue  # not for these sizes
+        return check_gradients(self.graph, seed=seed, batch=batch)
+
+    def same_layers(self, other: Network) -> bool:
+        """Whether two networks are made of the same layers, whatever their sizes."""
+        return [(node.path, node.op.name) for node in self.graph.nodes] == [
+            (node.path, node.op.name) for node in other.graph.nodes
+        ]
 
     def __repr__(self) -> str:
         inputs = ", ".join(
@@ -192,3 +266,34 @@ def load(
         loaded, named = load_named(fspath(source))
         variant = variant if variant is not None else named
     return Network(loaded, variant=variant, params=params, inputs=inputs)
+
+
+def build(
+    source: str | PathLike[str],
+    folder: str | PathLike[str] | None = None,
+    *,
+    variant: str | None = None,
+    params: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
+    weights: str | PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+    partial: bool = False,
+    seed: int = 0,
+    dtype: str = "float32",
+    verify: bool = True,
+    force: bool = False,
+) -> Built:
+    """Load a network and build it: `load` and `Network.build` in one.
+
+    `cnnspec.build("resnet18", params={"classes": 10}).module` is a torch module,
+    `cnnspec.build("net.yaml", "out")` writes a folder.
+    """
+    network = load(source, variant=variant, params=params, inputs=inputs)
+    return network.build(
+        folder,
+        weights=weights,
+        partial=partial,
+        seed=seed,
+        dtype=dtype,
+        verify=verify,
+        force=force,
+    )

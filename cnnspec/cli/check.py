@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnnspec import __version__
+from cnnspec.api import Network
 from cnnspec.cli.output import write_result
 from cnnspec.cli.output_arguments import add_format
 from cnnspec.cli.spec_arguments import (
@@ -39,10 +40,11 @@ examples:
   cnnspec check specs/ --format json
   cnnspec check specs/ --format sarif > cnnspec.sarif
   cnnspec check resnet --variant resnet101
+  cnnspec check net.yaml --gradients
 
 exit codes:
-  0 no spec has an error (warnings do not count), 1 one has, 2 one cannot be
-  read or lacks what an option names
+  0 no spec has an error (warnings do not count), 1 one has, or with --gradients
+  a wrong gradient, 2 one cannot be read or lacks what an option names
 """
 
 
@@ -59,6 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "sarif",
         help="text (default), json, github for annotations of a pull request, or sarif for code "
         "scanning (SARIF 2.1.0)",
+    )
+    parser.add_argument(
+        "--gradients",
+        action="store_true",
+        help="also compare the gradients of the torch module with differences, in float64; of "
+        "the network itself or of --variant",
     )
     parser.add_argument(
         "--only-specs",
@@ -78,6 +86,7 @@ class _Findings:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     failures: list[EnvironmentFailure] = field(default_factory=list)
     networks: int = 0
+    wrong_gradients: bool = False
 
 
 def run(options: argparse.Namespace) -> int:
@@ -119,12 +128,12 @@ def _once(options: argparse.Namespace) -> int:
     else:
         terminal = Terminal(sys.stdout)
         terminal.diagnostics(findings.diagnostics)
-        if code == 0 and not findings.failures:
+        if code == 0 and not (findings.failures or findings.wrong_gradients):
             checked = quantity(len(specs), "spec")
             terminal.write(f"{checked}, {quantity(findings.networks, 'network')}: no errors")
     for unreached in findings.failures:
         Terminal(sys.stderr).failure(unreached)
-    return 2 if findings.failures else code
+    return 2 if findings.failures else max(code, int(findings.wrong_gradients))
 
 
 def _check(spec: str, options: argparse.Namespace, findings: _Findings) -> None:
@@ -149,6 +158,22 @@ def _check(spec: str, options: argparse.Namespace, findings: _Findings) -> None:
     if exit_code(found.values()) == 0:
         found |= {_key(violation): violation for violation in schema_violations(document)}
     findings.diagnostics.extend(sorted(found.values(), key=_place))
+    if options.gradients and document.runnable and exit_code(found.values()) == 0:
+        findings.wrong_gradients |= not _gradients_right(loaded, chosen, options)
+
+
+def _gradients_right(loaded: Loaded, variant: str | None, options: argparse.Namespace) -> bool:
+    from cnnspec.cli.gradients import gradients_right
+
+    network = Network(
+        loaded,
+        variant=variant,
+        params=given_params(options.params),
+        inputs=given_inputs(options.inputs),
+    )
+    # Documents on standard output hold diagnostics of the text alone.
+    stream = sys.stdout if options.format == "text" else sys.stderr
+    return gradients_right(network, Terminal(stream))
 
 
 def _key(diagnostic: Diagnostic) -> tuple[str, str]:

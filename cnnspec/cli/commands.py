@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "all_commands", "command"]
 COMMANDS: Mapping[str, str] = {
     "analyze": "analyze",
     "check": "check",
+    "build": "build",
     "diff": "diff",
     "expand": "expand",
     "fmt": "fmt",
