@@ -50,6 +50,7 @@ def page(found: Findings, first: int, seconds: float) -> str:
         ("networks, every layer's shapes, params, buffers and MACs", found.networks),
         ("their layers", layers),
         ("networks whose receptive fields were compared with brute force", found.fields),
+        ("networks compiled, in values and gradients of both modes", found.modules),
         ("networks run in ONNX Runtime", found.exports),
         ("careless programs, with torch's verdict", found.programs),
         ("of these refused by torch", found.refused),

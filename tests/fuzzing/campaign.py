@@ -15,6 +15,7 @@ from tests.fuzzing import careless
 from tests.fuzzing.comparison import Torch, differences
 from tests.fuzzing.exports import export_differences
 from tests.fuzzing.fields import field_differences
+from tests.fuzzing.modules import module_differences
 from tests.fuzzing.networks import Writer
 from tests.fuzzing.specs import Spec, smaller, text_of
 
@@ -25,6 +26,7 @@ PROGRAMS = 4
 """Careless programs for each network."""
 
 FIELDS_EACH = 4
+MODULE_EACH = 3
 EXPORT_EACH = 12
 _SHRINKINGS = 400
 _SLOWEST = 5
@@ -50,6 +52,7 @@ class Findings:
     networks: int = 0
     layers: Counter[str] = field(default_factory=Counter)
     fields: int = 0
+    modules: int = 0
     exports: int = 0
     programs: int = 0
     refused: int = 0
@@ -63,6 +66,7 @@ class Findings:
         self.networks += other.networks
         self.layers += other.layers
         self.fields += other.fields
+        self.modules += other.modules
         self.exports += other.exports
         self.programs += other.programs
         self.refused += other.refused
@@ -96,6 +100,9 @@ class Campaign:
         if number % FIELDS_EACH == 0:
             found.fields += 1
             checks["field"] = _fields
+        if number % MODULE_EACH == 0:
+            found.modules += 1
+            checks["module"] = module_differences
         if number % EXPORT_EACH == 0:
             found.exports += 1
             checks["export"] = _exporter(OPSETS[number // EXPORT_EACH % len(OPSETS)])
