@@ -641,3 +641,32 @@ layers:
     module = to_torch(graph)
     inputs = sample([graph.tensors[v] for v in graph.inputs.values()], batch=2)
     assert outputs_of(graph, module, inputs)[0].shape == (2, 3, 8, 8)
+
+
+def test_a_forward_that_ends_with_a_call_of_several_results() -> None:
+    """A block that hands on what another block puts out."""
+    text = """\
+cnnspec: 1
+name: net
+inputs: {x: [3, 8, 8]}
+blocks:
+  two:
+    layers:
+      - Conv2d: {out_channels: 4, kernel_size: 3}
+        name: a
+      - ReLU:
+        name: b
+    outputs: [a, b]
+  outer:
+    layers:
+      - two:
+        name: t
+    outputs: {p: t.a, q: t.b}
+layers:
+  - outer:
+    name: o
+outputs: [o.p, o.q]
+"""
+    network = to_torch(expand(load_text(text)))
+    p, q = network(torch.zeros(1, 3, 8, 8))
+    assert p.shape == q.shape == (1, 4, 6, 6)

@@ -229,7 +229,8 @@ class _Forward:
         stored = isinstance(step, NodeStep) and isinstance(step.code, Own)
         if stored or self._place(step, len(self.steps) - 1) is not None:
             return False
-        return self._returned() == step.writes
+        alone = len(step.writes) == 1 or self._is_typed(step)
+        return alone and self._returned() == step.writes
 
     def _last(self, step: Step) -> Iterator[Line]:
         """The end of a forward: what it returns has a type, which calls of modules lack."""
