@@ -8,6 +8,7 @@ from cnnspec.diagnostics import Diagnostic, Reject, did_you_mean, error
 from cnnspec.frontend import tree
 from cnnspec.frontend.document import Block, Entry, Param, located
 from cnnspec.frontend.expressions import ExpressionError, Value, evaluate
+from cnnspec.frontend.names import Level
 from cnnspec.frontend.param_types import PARAM_SLOTS
 from cnnspec.frontend.values import BROKEN, Bound, Env, Evaluator, Fault, OpValue
 from cnnspec.op import Op, slots_of
@@ -26,6 +27,27 @@ class Arguments:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self._literal: dict[int, tuple[Op, dict[str, Span]]] = {}
+        self._files: dict[int, Env] = {}
+
+    def enter(self, env: Env) -> None:
+        """Note the scope of a file, with the params that it has now."""
+        self._files[id(env.document)] = env
+
+    def file(self, env: Env) -> Env:
+        """The scope of the file that `env` is in, which `defaults` and `init` see.
+
+        The params of a file that is imported have their defaults. Raises `Fault`.
+        """
+        document = env.document
+        if document.top is None:
+            return env  # a file without a network has no params: there is nothing but literals
+        found = self._files.get(id(document))
+        if found is None:
+            found = self._files[id(document)] = Env(document, document.top, {}, Level())
+            for param in document.top.params:
+                if not param.required:
+                    found.variables[param.name.text] = self.default(param, found)
+        return found
 
     def op(
         self, op: type[Op], entry: Entry, operation: OpValue, env: Env, read: ReadTensor
@@ -38,9 +60,9 @@ class Arguments:
         known = self._literal.get(id(entry)) if entry.kind == "op" else None
         if known is not None:
             return known
-        gathered: dict[str, Bound] = {
-            key.text: (key, node, env) for key, node in env.document.defaults.get(op.name, ())
-        }
+        defaults = env.document.defaults.get(op.name, ())
+        scope = self.file(env) if defaults else env
+        gathered: dict[str, Bound] = {key.text: (key, node, scope) for key, node in defaults}
         gathered |= _gathered(entry, operation, env)
         slots = slots_of(op)
         values: dict[str, object] = {}

@@ -6,7 +6,7 @@ keys. Parsed expressions are inside; values, tensors and shapes are not. `parsin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +30,7 @@ __all__ = [
     "Param",
     "Piece",
     "Variant",
+    "Written",
     "located",
 ]
 
@@ -129,6 +130,14 @@ EntryKind = Literal["op", "join", "sequential", "call", "slot"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An initialiser as it stands in the text; its arguments may be expressions."""
+
+    kind: str
+    arguments: tuple[tuple[tree.Scalar, tree.Node], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One entry of a block.
 
@@ -154,7 +163,7 @@ class Entry:
     when: tuple[Piece, Expression] | None = None
     inline: bool = False
     share: tuple[Piece, Template] | None = None
-    init: tuple[tuple[tree.Scalar, Init], ...] = ()
+    init: tuple[tuple[tree.Scalar, Init | Written], ...] = ()
     allow: frozenset[str] = frozenset()
     broken: bool = False
 
@@ -227,9 +236,9 @@ class Document:
     imports: dict[str, Document] = field(default_factory=dict)
     variants: dict[str, Variant] = field(default_factory=dict)
     defaults: dict[str, tuple[tuple[tree.Scalar, tree.Node], ...]] = field(default_factory=dict)
-    init: dict[str, tuple[tuple[tree.Scalar, Init], ...]] = field(default_factory=dict)
+    init: dict[str, tuple[tuple[tree.Scalar, Init | Written], ...]] = field(default_factory=dict)
     expect: tree.Mapping | None = None
-    preprocess: Mapping[str, object] | None = None
+    preprocess: tuple[tuple[tree.Scalar, tree.Node], ...] | None = None
     labels: tuple[str, ...] | None = None
     description: str = ""
     broken: bool = False

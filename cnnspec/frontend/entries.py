@@ -11,7 +11,7 @@ from dataclasses import MISSING, replace
 
 from cnnspec.diagnostics import SILENCEABLE, did_you_mean, error, listed, nearest
 from cnnspec.frontend import tree
-from cnnspec.frontend.document import CONTROLS, Block, Branch, Document, Entry, Piece
+from cnnspec.frontend.document import CONTROLS, Block, Branch, Document, Entry, Piece, Written
 from cnnspec.frontend.expressions import Expression, Template
 from cnnspec.frontend.initialisers import read_init
 from cnnspec.frontend.param_types import PARAM_SLOTS
@@ -184,7 +184,7 @@ class EntryParser:
             when=when,
             inline=self._inline(controls, entry),
             share=share,
-            init=self._init(controls, entry),
+            init=self._init(controls, entry, scope),
             allow=self._allow(controls),
             broken=entry.broken
             or ("for" in controls and "repeat" in controls)
@@ -213,8 +213,8 @@ class EntryParser:
         return found
 
     def _init(
-        self, controls: dict[str, tuple[tree.Scalar, tree.Node]], entry: Entry
-    ) -> tuple[tuple[tree.Scalar, Init], ...]:
+        self, controls: dict[str, tuple[tree.Scalar, tree.Node]], entry: Entry, scope: StaticScope
+    ) -> tuple[tuple[tree.Scalar, Init | Written], ...]:
         if "init" not in controls:
             return ()
         key, node = controls["init"]
@@ -223,7 +223,7 @@ class EntryParser:
             self.reader.error("control-not-here", message, key)
             return ()
         if entry.kind in ("op", "slot", "join"):
-            return read_init(self.reader, node)
+            return read_init(self.reader, node, scope)
         self.reader.error("control-not-here", "`init` belongs to a single operation", key)
         return ()
 

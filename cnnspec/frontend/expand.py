@@ -16,7 +16,7 @@ from cnnspec.frontend import tree
 from cnnspec.frontend.arguments import Arguments
 from cnnspec.frontend.building import GraphBuilder
 from cnnspec.frontend.document import Document, Entry, located
-from cnnspec.frontend.expressions import ExpressionError, Value
+from cnnspec.frontend.expressions import ExpressionError, Value, parse_template
 from cnnspec.frontend.initialisers import Initialisers
 from cnnspec.frontend.names import Level, Naming, Result, check_name
 from cnnspec.frontend.outcomes import Outcomes, split_assertions
@@ -58,7 +58,7 @@ class Expander:
         self.arguments = Arguments(self.evaluator)
         self.references = References(self.evaluator)
         self.outcomes = Outcomes(self.references, problems)
-        self.initialisers = Initialisers(problems)
+        self.initialisers = Initialisers(problems, self.arguments)
         self._calls = 0
         self._depth = 0
 
@@ -176,7 +176,7 @@ class Expander:
         turns = self._turns_of(entry, place)
         named = entry.name is not None and entry.name[1].is_literal
         if not turns:
-            return self._stand_in(entry, place, current)
+            return self._stand_in(_without_turns(entry), place, current)
         first = len(self.builder.nodes)
         if not named:
             for bindings in turns:
@@ -340,7 +340,7 @@ class Expander:
                 notes = [Note(f"for `{entry.key.text}` at {entry.key.span}", entry.key.span)]
             raise Fault(reject.located(span or entry.key.span, notes)) from None
         self.builder.charge(1, entry.key.span)
-        init = self.initialisers.of(entry, op, Site(tensors, outputs), place.env.document)
+        init = self.initialisers.of(entry, op, Site(tensors, outputs), place.env)
         name = self._name(entry, place)
         local = place.naming.take(name)
         node = self.builder.add(
@@ -582,3 +582,14 @@ class Expander:
             self.builder.share(built, range(*owner.nodes), text)
         except Reject as reject:
             raise Fault(reject.located(piece.span)) from None
+
+
+def _without_turns(entry: Entry) -> Entry:
+    """An entry whose loop has no turn: what its name or source says of a turn says nothing."""
+    bound = frozenset(entry.loop[1].targets.names) if entry.loop else frozenset()
+    if entry.name is not None and entry.name[1].names & bound:
+        entry = replace(entry, name=None)
+    source = entry.source
+    if isinstance(source, tree.Scalar) and parse_template(source.text).names & bound:
+        entry = replace(entry, source=None)
+    return entry

@@ -27,6 +27,7 @@ from cnnspec.frontend import tree
 from cnnspec.frontend.document import Dimension, Document, Variant, located
 from cnnspec.frontend.expand import Expander
 from cnnspec.frontend.expressions import ExpressionError, Value, evaluate
+from cnnspec.frontend.metadata import preprocessing
 from cnnspec.frontend.names import Level
 from cnnspec.frontend.origins import Disk, Origin
 from cnnspec.frontend.param_types import PARAM_SLOTS
@@ -327,13 +328,23 @@ def expand(
     chosen = _variant(document, variant)
     expander = Expander(document, problems)
     variables = _params(expander, document, chosen, params or {}, problems)
+    env = Env(document, document.top, dict(variables), Level())
+    expander.arguments.enter(env)
     tensors, symbols = _inputs(expander, document, variables, inputs or {}, problems)
     if len(tensors) < max(1, len(document.inputs)):
         problems.stop()
     for name, size in symbols.items():
         variables.setdefault(name, size)
     name = chosen.name.text if chosen else document.name
-    graph = expander.network(tensors, variables, _metadata(document, chosen, params), name)
+    metadata = _metadata(document, chosen, params)
+    if document.preprocess is not None:
+        try:
+            metadata["preprocess"] = preprocessing(document.preprocess, expander.evaluator, env)
+        except Fault as fault:
+            problems.add(fault.diagnostic)
+        except Poisoned:
+            pass  # a param that it names is reported already
+    graph = expander.network(tensors, variables, metadata, name)
     problems.stop()
     assert graph is not None  # there were no errors
     return graph
@@ -349,7 +360,7 @@ def _metadata(
         "variant": variant.name.text if variant else None,
         "params": {name: str(value) for name, value in (params or {}).items()},
         "description": document.description,
-        "preprocess": document.preprocess,
+        "preprocess": None,
         "labels": document.labels,
     }
 

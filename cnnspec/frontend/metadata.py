@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cnnspec.diagnostics import did_you_mean, listed
@@ -10,9 +10,10 @@ from cnnspec.frontend import tree
 from cnnspec.slots import Float, Size, Slot, Word
 
 if TYPE_CHECKING:
-    from cnnspec.frontend.reading import Reader
+    from cnnspec.frontend.reading import Reader, StaticScope
+    from cnnspec.frontend.values import Env, Evaluator
 
-__all__ = ["PREPROCESS_KEYS", "read_labels", "read_preprocess"]
+__all__ = ["PREPROCESS_KEYS", "preprocessing", "read_labels", "read_preprocess"]
 
 
 class _Numbers(Slot):
@@ -30,7 +31,8 @@ class _Numbers(Slot):
         return tuple(float(Float().accept(item, axes)) for item in items)
 
     def schema(self, axes: int) -> dict[str, object]:
-        return {"type": ["number", "array"], "items": {"type": "number"}, "minItems": 1}
+        items = {"type": ["number", "string"]}
+        return {"type": ["number", "string", "array"], "items": items, "minItems": 1}
 
 
 PREPROCESS_KEYS: Mapping[str, Slot] = {
@@ -46,10 +48,12 @@ PREPROCESS_KEYS: Mapping[str, Slot] = {
 multiplies the bytes of an image (1/255 if not said), before `mean` and `std`, one per channel."""
 
 
-def read_preprocess(reader: Reader, node: tree.Node) -> dict[str, object]:
-    """The preprocessing of images, every value in its final form."""
+def read_preprocess(
+    reader: Reader, node: tree.Node, scope: StaticScope
+) -> tuple[tuple[tree.Scalar, tree.Node], ...]:
+    """What is said of the preprocessing of images, each value checked as far as it is known."""
     mapping = reader.mapping(node, "`preprocess`")
-    found: dict[str, object] = {}
+    found: list[tuple[tree.Scalar, tree.Node]] = []
     for key, value in mapping.items if mapping else ():
         slot = PREPROCESS_KEYS.get(key.text)
         if slot is None:
@@ -60,13 +64,22 @@ def read_preprocess(reader: Reader, node: tree.Node) -> dict[str, object]:
                 help=did_you_mean(key.text, PREPROCESS_KEYS)
                 or f"its keys are {listed(PREPROCESS_KEYS)}",
             )
-            continue
-        plain = reader.plain(value)
-        if not reader.accepted(value, slot, 2, key.text, plain):
-            continue
-        accepted = slot.accept(plain, 2)
-        short = key.text == "resize" and not isinstance(plain, tuple)
-        found[key.text] = plain if short else accepted
+        elif reader.fits(value, slot, 2, key.text, scope):
+            found.append((key, value))
+    return tuple(found)
+
+
+def preprocessing(
+    written: Iterable[tuple[tree.Scalar, tree.Node]], evaluator: Evaluator, env: Env
+) -> dict[str, object]:
+    """The preprocessing of images, every value in its final form. Raises `Fault`."""
+    found: dict[str, object] = {}
+    for key, node in written:
+        slot = PREPROCESS_KEYS[key.text]
+        value = evaluator.raw(node, slot.words, env)
+        accepted = evaluator.argument(node, slot, 2, key.text, env)
+        short = key.text == "resize" and not isinstance(value, tuple)
+        found[key.text] = value if short else accepted
     return found
 
 

@@ -6,7 +6,7 @@ Imports are handed to a loader; everything else is checked here, whether or not 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from cnnspec.diagnostics import did_you_mean, error, listed, warning
@@ -133,10 +133,13 @@ class _FileParser:
             text = self.reader.scalar(keys["description"][1], "`description`")
             document.description = text.text if text else ""
         self._imports(keys)
-        self._defaults(keys)
+        scope = self._file_scope(keys)
+        self._defaults(keys, scope)
+        if "preprocess" in keys:
+            document.preprocess = read_preprocess(self.reader, keys["preprocess"][1], scope)
         self._blocks(keys)
         if "layers" in keys:
-            self._top(root, keys)
+            self._top(root, keys, scope.used)
         else:
             for key in ("inputs", "outputs", "variants", "expect", "assert"):
                 if key in keys:
@@ -151,8 +154,6 @@ class _FileParser:
             else:
                 if not document.blocks:
                     self.problems.add(error("missing-key", "the spec has no `layers`", self.start))
-        if "preprocess" in keys:
-            document.preprocess = read_preprocess(self.reader, keys["preprocess"][1])
         if "labels" in keys:
             document.labels = read_labels(self.reader, keys["labels"][1])
 
@@ -184,6 +185,13 @@ class _FileParser:
         self.problems.add(error("unknown-version", message, node.span, help=help))
         return False
 
+    @staticmethod
+    def _file_scope(keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> StaticScope:
+        """What `defaults`, `init` and `preprocess` may name: the params of a network."""
+        params = keys["params"][1] if "layers" in keys and "params" in keys else None
+        names = [key.text for key, _ in params.items] if isinstance(params, tree.Mapping) else []
+        return StaticScope(frozenset(names), Names.of(()))
+
     # ------------------------------------------------------------- other files, arguments by op
 
     def _imports(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
@@ -198,7 +206,7 @@ class _FileParser:
             unknown = Document(self.document.source, broken=True)
             self.document.imports[prefix.text] = imported or unknown
 
-    def _defaults(self, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
+    def _defaults(self, keys: dict[str, tuple[tree.Scalar, tree.Node]], scope: StaticScope) -> None:
         if "defaults" in keys:
             mapping = self.reader.mapping(keys["defaults"][1], "`defaults`")
             for name, node in mapping.items if mapping else ():
@@ -219,16 +227,15 @@ class _FileParser:
                             help=did_you_mean(key.text, slots),
                         )
                         continue
-                    nothing = StaticScope(frozenset(), Names.of(()))
                     slot = slots[key.text].metadata["slot"]
-                    if self.reader.fits(value, slot, op.axes, key.text, nothing):
+                    if self.reader.fits(value, slot, op.axes, key.text, scope):
                         kept.append((key, value))
                 self.document.defaults[name.text] = tuple(kept)
         if "init" in keys:
             mapping = self.reader.mapping(keys["init"][1], "`init`")
             for name, node in mapping.items if mapping else ():
                 if self._operation_name(name):
-                    self.document.init[name.text] = read_init(self.reader, node)
+                    self.document.init[name.text] = read_init(self.reader, node, scope)
 
     def _operation_name(self, name: tree.Scalar) -> bool:
         if name.text in registry():
@@ -360,14 +367,16 @@ class _FileParser:
 
     # ------------------------------------------------------------------------------- top level
 
-    def _top(self, root: tree.Mapping, keys: dict[str, tuple[tree.Scalar, tree.Node]]) -> None:
+    def _top(
+        self, root: tree.Mapping, keys: dict[str, tuple[tree.Scalar, tree.Node]], used: set[str]
+    ) -> None:
+        """The network; `used` are params that the file has used already."""
         document = self.document
         top = Block(document.name, None, root.span)
         document.top = top
         if "params" in keys:
             top.params = self.params.read(keys["params"][1], ())
         symbols: list[str] = []
-        used: set[str] = set()
         if "inputs" in keys:
             document.inputs = self.ports.inputs(keys["inputs"][1], top.params, symbols, used)
         written = keys["inputs"][1] if "inputs" in keys else None
@@ -399,8 +408,11 @@ class _FileParser:
         if "expect" in keys:
             document.expect = self._expect(keys["expect"][1])
         self._unused_params(top.params, scope, None)
+        called = self.entries.called | set(
+            _words(keys[k][1] for k in ("params", "variants") if k in keys)
+        )
         for name, block in document.blocks.items():
-            if name not in self.entries.called and block.key:
+            if name not in called and block.key:
                 self.problems.add(
                     warning("unused-block", f"block `{name}` is never used", block.key.span)
                 )
@@ -482,3 +494,15 @@ class _FileParser:
                 help=did_you_mean(key.text, (*EXPECTABLE, *variants)),
             )
         return mapping
+
+
+def _words(nodes: Iterable[tree.Node]) -> Iterator[str]:
+    """All text in values: the cells of a table may name blocks."""
+    for node in nodes:
+        match node:
+            case tree.Scalar():
+                yield node.text
+            case tree.Sequence():
+                yield from _words(node.items)
+            case tree.Mapping():
+                yield from _words(value for _, value in node.items)
