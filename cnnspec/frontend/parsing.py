@@ -405,6 +405,7 @@ class _FileParser:
             top.assertions = self.ports.assertions(keys["assert"][1], scope)
         if "variants" in keys:
             self._variants(keys["variants"][1], top)
+            self.reader.mark_used(keys["variants"][1], scope)
         if "expect" in keys:
             document.expect = self._expect(keys["expect"][1])
         self._unused_params(top.params, scope, None)

@@ -152,3 +152,16 @@ def test_a_block_named_in_a_table_is_used() -> None:
             for: r in rows
         """
     assert cnnspec.load(text=spec(text)).warnings == ()
+
+
+def test_a_param_that_a_variant_uses_is_used() -> None:
+    text = """
+        params:
+          table: [[0], [1, 2]]
+          conv: {Conv2d: {out_channels: 2}}
+        layers:
+          - conv: {kernel_size: 3}
+        variants:
+          sparse: {conv: {MaskedConv2d: {table: table}}}
+        """
+    assert cnnspec.load(text=spec(text)).warnings == ()
