@@ -30,7 +30,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from inspect import cleandoc, getsource
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform
 
 from cnnspec.diagnostics import quantity
 from cnnspec.geometry import View, Window
@@ -153,16 +153,26 @@ Look = tuple[tuple[int | None, View], ...]
 
 
 class LinearMap(NamedTuple):
-    """An op that is linear up to a bias, by the names of its weights: a batch norm folds into it.
+    """An op that is linear in its one input up to a bias, by the names of its weights.
 
-    `out_axis` is the axis of the weight that runs over output channels, `groups` the number of
-    blocks in which that axis repeats (grouped transposed convolution).
+    Batch norms fold into it. Channels are those of the first axis of input and output, batch not
+    counted. `out_axis` is the axis of the weight that runs over output channels, `in_axis` the one
+    over input channels, or None where a scale of the input is no scale of the weight. Of `groups`
+    blocks of channels that do not see each other the first axis of the weight runs over all, the
+    second over those of one block. `rows` gives the output channel of each position along
+    `out_axis` where those are not the channels themselves.
+
+    `keeps_shifts` says whether a constant added to an input channel adds the same to all positions
+    of an output channel: not where the op pads with zeros.
     """
 
     weight: str
     bias: str | None
     out_axis: int
     groups: int = 1
+    in_axis: int | None = None
+    keeps_shifts: bool = False
+    rows: tuple[int, ...] | None = None
 
 
 class ChannelAffine(NamedTuple):
@@ -281,7 +291,7 @@ class Op(Frozen, ABC):
     # ------------------------------------------------------------------------ derived, optional
 
     def linear_map(self, at: Site) -> LinearMap | None:
-        """How a batch norm behind this op folds into it, or None."""
+        """How a batch norm behind this op, or before it, folds into it; or None."""
         return None
 
     def channel_affine(self, at: Site) -> ChannelAffine | None:
@@ -290,6 +300,37 @@ class Op(Frozen, ABC):
         By convention inference folds such an op into a neighbour, so that it costs nothing.
         """
         return None
+
+    def with_bias(self) -> Op:
+        """This op with all that folding a scale and a shift into it asks for.
+
+        A linear map has a bias then, a norm both its scale and its shift.
+        """
+        return self
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """What does to a map, at each position, what this op does to one vector of features.
+
+        The vector lies in the map as a `window`: channels, then an extent along each axis, row by
+        row. The result takes a map of at least that size, and to one of that size it does the same,
+        with weights of the same names whose elements are the same in the same order. None for an op
+        that has no such form.
+        """
+        return None
+
+    def with_fixed_windows(self, at: Site) -> Op | None:
+        """This op with windows that do not grow with its input, as large as they are at `at`.
+
+        An op whose windows never grow is that itself. None where its windows differ in size.
+        """
+        return self
+
+    def onnx_open(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """The ONNX lowering where sizes of what the op reads are known only when it runs.
+
+        An op whose nodes at one size are no use at another says here how to do without knowing it.
+        """
+        return self.onnx(at, opset)
 
     def forgets_shifts(self, at: Site) -> bool:
         """Whether a constant added to a channel of the input leaves the output as it is.
@@ -335,6 +376,10 @@ class Op(Frozen, ABC):
     def arguments(self) -> dict[str, Any]:
         """The arguments in their final form, by name."""
         return {name: getattr(self, name) for name in self._fields}
+
+    def replace(self, **changed: Any) -> Self:
+        """This op with other arguments, in their final form."""
+        return type(self)(**(self.arguments() | changed))
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in self.arguments().items())
@@ -392,6 +437,10 @@ class Pointwise(Op, abstract=True):
     def window(self, at: Site, input: int, output: int) -> Look | None:
         """Each position looks at itself."""
         return tuple((axis, Window(1)) for axis in range(at.x.rank))
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """The same: it knows no positions."""
+        return self
 
 
 def field_docs(op: type[Op]) -> dict[str, str]:

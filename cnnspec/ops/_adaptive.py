@@ -6,8 +6,10 @@ from math import gcd, prod
 
 from cnnspec.geometry import POINTWISE, adaptive_taps
 from cnnspec.lower import TorchCode, module
-from cnnspec.op import Look, Site, Stateless, arg
+from cnnspec.op import Look, Op, Site, Stateless, arg
+from cnnspec.ops import bind
 from cnnspec.ops._windows import require_channels_first
+from cnnspec.ops.identity import Identity
 from cnnspec.slots import Size
 from cnnspec.tensor import Tensor
 
@@ -34,6 +36,20 @@ class AdaptivePool(Stateless, abstract=True):
         sizes = zip(at.x.shape[1:], at.y.shape[1:], strict=True)
         views = (adaptive_taps(n, out) for n, out in sizes)
         return ((0, POINTWISE), *enumerate(views, start=1))
+
+    def _fixed(self, at: Site, pool: type[Op]) -> Op | None:
+        """The `pool` with windows as large as those here, where all of an axis are alike.
+
+        A window that is the whole axis moves by single positions, others side by side.
+        """
+        sizes = list(zip(at.x.shape[1:], at.y.shape[1:], strict=True))
+        if all(n == out for n, out in sizes):
+            return bind(Identity, {})
+        if any(n % out for n, out in sizes):
+            return None
+        kernel = [n // out for n, out in sizes]
+        stride = [1 if out == 1 else n // out for n, out in sizes]
+        return bind(pool, {"kernel_size": kernel, "stride": stride})
 
     def _combined(self, at: Site) -> int:
         """How often two values are combined: one less than its positions in each window."""

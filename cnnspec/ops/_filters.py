@@ -120,6 +120,10 @@ class Sliding(Op, abstract=True):
             met = met * taps_inside(n, out, k, s, d, before) // (out * k)
         return self.cost(at).mac - met
 
+    def _adds_zeros(self, x: Tensor) -> bool:
+        """Whether filters read zeros beside the input."""
+        return self.padding_mode == "zeros" and any(map(any, self._sides(x)))
+
     def _torch_pad(self, sides: tuple[tuple[int, int], ...]) -> Call:
         """The input, padded before the module sees it."""
         mode = {} if self.padding_mode == "zeros" else {"mode": self.padding_mode}
@@ -135,7 +139,7 @@ class Sliding(Op, abstract=True):
         nodes: tuple[Node, ...] = ()
         if self.padding_mode != "zeros" and any(pads):
             x = Tmp("padded")
-            nodes = onnx_pad(In(0), sides, at.x.shape[1:], self.padding_mode, opset, x)
+            nodes = onnx_pad(In(0), sides, self.padding_mode, opset, x)
             pads = [0] * len(pads)
         return (
             *nodes,
@@ -168,6 +172,10 @@ class SlidingFilters(Sliding, abstract=True):
     def buffers(self, at: Site) -> Mapping[str, Buffer]:
         """Nothing is stored."""
         return {}
+
+    def with_bias(self) -> Op:
+        """With the argument `bias`."""
+        return self.replace(bias=True)
 
     def _onnx_conv(
         self, at: Site, opset: int, weight: OnnxValue, groups: int = 1

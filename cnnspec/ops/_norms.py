@@ -111,6 +111,10 @@ class ChannelNorm(Norm, abstract=True):
         shift = "bias" if self._shifted else None
         return ChannelAffine("running_mean", "running_var", scale, shift, self.eps)
 
+    def with_bias(self) -> Op:
+        """With a scale and a shift that are learned."""
+        return self.replace(affine=True, bias=True)
+
     def forgets_shifts(self, at: Site) -> bool:
         """In training always: the mean of each channel is subtracted."""
         return True

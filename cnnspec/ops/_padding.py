@@ -6,7 +6,6 @@ and no field of one may be here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, TypeAlias, cast
 
 from cnnspec.diagnostics import Reject
@@ -21,6 +20,9 @@ Sides: TypeAlias = tuple[tuple[int, int], ...]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 """What may stand in the padding: zeros, or values of the axis itself."""
+
+_TO_THE_END = 2**63 - 1
+"""ONNX's `stop` for a slice that has none."""
 
 _ONNX_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
@@ -64,13 +66,12 @@ def torch_order(sides: Sides) -> tuple[int, ...]:
 def onnx_pad(
     x: OnnxValue,
     sides: Sides,
-    sizes: Sequence[int],
     mode: str,
     opset: int,
     to: Tmp | Out,
     value: float = 0.0,
 ) -> tuple[Node, ...]:
-    """`x`, whose spatial axes have `sizes`, padded into `to`; zeros may be another `value`.
+    """`x` with its spatial axes padded into `to`, however long they are; zeros may be a `value`.
 
     Zeros are written so that they stay: ONNX Runtime's rule `Pad_Fusion` gives those in front of a
     pooling to the pooling, whose own padding is minus infinity and less than a window. It leaves a
@@ -81,39 +82,31 @@ def onnx_pad(
     """
     grown = tuple((max(0, before), max(0, after)) for before, after in sides)
     cut = tuple((-min(0, before), -min(0, after)) for before, after in sides)
-    kept = [n - sum(pair) for n, pair in zip(sizes, cut, strict=True)]
     padded = any(map(any, grown))
     if not any(map(any, cut)):
         if not padded:
             return (node("Identity", x, to=to),)
-        return _grow(x, grown, sizes, mode, opset, to, value)
+        return _grow(x, grown, mode, opset, to, value)
     if not padded:
-        return (_slice(x, [before for before, _ in cut], kept, to),)
+        return (_slice(x, cut, to),)
     between = Tmp("cut" if mode in ("zeros", "circular") else "grown")
     if mode in ("zeros", "circular"):
-        return (
-            _slice(x, [before for before, _ in cut], kept, between),
-            *_grow(between, grown, kept, mode, opset, to, value),
-        )
-    left = [n + sum(pair) for n, pair in zip(kept, grown, strict=True)]
-    return (
-        *_grow(x, grown, sizes, mode, opset, between, value),
-        _slice(between, [before for before, _ in cut], left, to),
-    )
+        return (_slice(x, cut, between), *_grow(between, grown, mode, opset, to, value))
+    return (*_grow(x, grown, mode, opset, between, value), _slice(between, cut, to))
 
 
-def _slice(x: OnnxValue, starts: Sequence[int], lengths: Sequence[int], to: Tmp | Out) -> Node:
-    """The stretch of each spatial axis that begins at `starts` and has `lengths`."""
-    stops = tuple(start + length for start, length in zip(starts, lengths, strict=True))
-    axes = tuple(range(2, len(stops) + 2))
-    bounds = (const(values, "int64") for values in (tuple(starts), stops, axes))
+def _slice(x: OnnxValue, cut: Sides, to: Tmp | Out) -> Node:
+    """What is left of each spatial axis without so many positions at either end."""
+    starts = tuple(before for before, _ in cut)
+    stops = tuple(-after if after else _TO_THE_END for _, after in cut)
+    axes = tuple(range(2, len(cut) + 2))
+    bounds = (const(values, "int64") for values in (starts, stops, axes))
     return node("Slice", x, *bounds, to=to)
 
 
 def _grow(
     x: OnnxValue,
     sides: Sides,
-    sizes: Sequence[int],
     mode: str,
     opset: int,
     to: Tmp | Out,
@@ -121,7 +114,7 @@ def _grow(
 ) -> tuple[Node, ...]:
     """Pad; `wrap` came with opset 19, before it circular padding is slices put together."""
     if mode == "circular" and opset < 19:
-        return _wrap(x, sides, sizes, to)
+        return _wrap(x, sides, to)
     lengths = (*(before for before, _ in sides), *(after for _, after in sides))
     if mode == "zeros" and opset >= 18:
         axes = const(tuple(range(2, len(sides) + 2)), "int64")
@@ -133,27 +126,24 @@ def _grow(
     return (node("Pad", x, full, to=to, mode=_ONNX_MODES[mode]),)
 
 
-def _wrap(x: OnnxValue, sides: Sides, sizes: Sequence[int], to: Tmp | Out) -> tuple[Node, ...]:
+def _wrap(x: OnnxValue, sides: Sides, to: Tmp | Out) -> tuple[Node, ...]:
     """Circular padding, axis by axis; some side is padded."""
     nodes: list[Node] = []
     padded = [axis for axis, pair in enumerate(sides, 2) if any(pair)]
     for axis in padded:
         joined = Tmp(f"wrapped{axis}")
-        pair, n = sides[axis - 2], sizes[axis - 2]
-        nodes += _wrap_axis(x, axis, pair, n, to if axis == padded[-1] else joined)
+        nodes += _wrap_axis(x, axis, sides[axis - 2], to if axis == padded[-1] else joined)
         x = joined
     return tuple(nodes)
 
 
-def _wrap_axis(
-    x: OnnxValue, axis: int, sides: tuple[int, int], n: int, to: Tmp | Out
-) -> tuple[Node, ...]:
+def _wrap_axis(x: OnnxValue, axis: int, sides: tuple[int, int], to: Tmp | Out) -> tuple[Node, ...]:
     before, after = sides
     nodes: list[Node] = []
     parts = [x]
     if before:
         parts.insert(0, Tmp(f"head{axis}"))
-        bounds = (const((bound,), "int64") for bound in (n - before, n, axis))
+        bounds = (const((bound,), "int64") for bound in (-before, _TO_THE_END, axis))
         nodes.append(node("Slice", x, *bounds, to=Tmp(f"head{axis}")))
     if after:
         parts.append(Tmp(f"tail{axis}"))

@@ -66,6 +66,15 @@ class Pool(Op, abstract=True):
             size = pool_size(n, k, s, p, p, d, self._ceil_mode)
             if not size:
                 raise kernel_too_large(x, axis, kernel_extent(k, d), 2 * p)
+            first = -p % d  # where the first window comes out of the padding; no later one skips n
+            if n <= first:
+                raise Reject(
+                    "window-in-padding",
+                    f"the first window sees padding alone along {x.roles[axis]}: it steps from "
+                    f"{first - d} to {first}, over the whole input",
+                    at="dilation",
+                    label=f"the input is {x}",
+                )
             sizes.append(size)
         return (x.with_shape(x.shape[0], *sizes),)
 

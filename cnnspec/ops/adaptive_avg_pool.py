@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from cnnspec.lower import In, Node, OnnxValue, Out, Tmp, const, node
-from cnnspec.op import Example, Ops, Saved, Site, arg
+from collections.abc import Mapping
+
+from cnnspec.lower import Const, Dim, In, Node, OnnxValue, Out, Tmp, const, node, shape
+from cnnspec.op import Example, Op, Ops, Saved, Site, arg
 from cnnspec.ops._adaptive import AdaptivePool, bins
 from cnnspec.ops._reduce import mean_nodes
+from cnnspec.ops.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d
 from cnnspec.slots import Size
+
+_POOLS: Mapping[int, type[Op]] = {1: AvgPool1d, 2: AvgPool2d, 3: AvgPool3d}
+"""The pools with windows of a given size, by the number of axes."""
+
+_FLOAT32 = 1
+"""ONNX's number for the dtype."""
 
 
 class _AdaptiveAvgPool(AdaptivePool, abstract=True):
@@ -21,6 +30,10 @@ class _AdaptiveAvgPool(AdaptivePool, abstract=True):
     def saved(self, at: Site, batch: int) -> Saved:
         """The input; nothing of a global mean, whose gradient is the same everywhere."""
         return super().saved(at, batch) if any(n > 1 for n in at.y.shape[1:]) else Saved()
+
+    def with_fixed_windows(self, at: Site) -> Op | None:
+        """The pool with those windows; the identity where nothing changes."""
+        return self._fixed(at, _POOLS[self.axes])
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """GlobalAveragePool, or AveragePool along axes that divide and matrices along others.
@@ -55,25 +68,81 @@ class _AdaptiveAvgPool(AdaptivePool, abstract=True):
                 current = mixed
         return (*nodes, node("Identity", current, to=Out(0)))
 
+    def onnx_open(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """GlobalAveragePool, or for each axis a matrix that is made when the network runs."""
+        if set(self.output_size) == {1}:
+            return self.onnx(at, opset)
+        current: OnnxValue = In(0)
+        nodes: list[Node] = []
+        for axis, out in enumerate(self.output_size, start=2):
+            if out is not None:
+                mixed, columns = Tmp(f"mixed{axis}"), Tmp(f"columns{axis}")
+                nodes += _columns(axis, out, columns)
+                nodes += self._onnx_product(current, axis, columns, mixed)
+                current = mixed
+        return (*nodes, node("Identity", current, to=Out(0)))
+
     def _onnx_mix(self, x: OnnxValue, axis: int, n: int, out: int, to: Tmp) -> tuple[Node, ...]:
-        """The axis from `n` to `out` positions by a matrix, which acts on a last axis."""
+        """The axis from `n` to `out` positions by a fixed matrix."""
         columns = tuple(
             tuple(
                 1 / (stop - start) if start <= row < stop else 0.0 for start, stop in bins(n, out)
             )
             for row in range(n)
         )
+        return self._onnx_product(x, axis, const(columns), to)
+
+    def _onnx_product(
+        self, x: OnnxValue, axis: int, columns: OnnxValue, to: Tmp
+    ) -> tuple[Node, ...]:
+        """A product along an axis with a matrix, which acts on a last axis."""
         last = self.axes + 1
         if axis == last:
-            return (node("MatMul", x, const(columns), to=to),)
+            return (node("MatMul", x, columns, to=to),)
         order = [*range(self.axes + 2)]
         order[axis], order[last] = last, axis
         there, product = Tmp(f"there{axis}"), Tmp(f"product{axis}")
         return (
             node("Transpose", x, to=there, perm=order),
-            node("MatMul", there, const(columns), to=product),
+            node("MatMul", there, columns, to=product),
             node("Transpose", product, to=to, perm=order),
         )
+
+
+def _columns(axis: int, out: int, to: Tmp) -> tuple[Node, ...]:
+    """The matrix of `bins` for the size that the axis has when the network runs.
+
+    Its column `i` has the share `1 / (stop - start)` in the rows from `start` to `stop`.
+    """
+
+    def tmp(name: str) -> Tmp:
+        return Tmp(f"{name}{axis}")
+
+    def whole(*numbers: int) -> Const:
+        return const(numbers, "int64")
+
+    def to_float(value: Tmp, to: Tmp) -> Node:
+        return Node("Cast", (value,), (to,), (("to", _FLOAT32),))
+
+    n = shape(Dim(In(0), axis))
+    zero, one = const(0, "int64"), const(1, "int64")
+    return (
+        node("Mul", n, whole(*range(out)), to=tmp("low")),
+        node("Div", tmp("low"), whole(out), to=tmp("start")),
+        node("Mul", n, whole(*range(1, out + 1)), to=tmp("high")),
+        node("Add", tmp("high"), whole(out - 1), to=tmp("rounded")),
+        node("Div", tmp("rounded"), whole(out), to=tmp("stop")),
+        node("Squeeze", n, to=tmp("count")),
+        node("Range", zero, tmp("count"), one, to=tmp("places")),
+        node("Unsqueeze", tmp("places"), whole(1), to=tmp("rows")),
+        node("GreaterOrEqual", tmp("rows"), tmp("start"), to=tmp("behind")),
+        node("Less", tmp("rows"), tmp("stop"), to=tmp("before")),
+        node("And", tmp("behind"), tmp("before"), to=tmp("inside")),
+        node("Sub", tmp("stop"), tmp("start"), to=tmp("length")),
+        to_float(tmp("inside"), tmp("mask")),
+        to_float(tmp("length"), tmp("parts")),
+        node("Div", tmp("mask"), tmp("parts"), to=to),
+    )
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):

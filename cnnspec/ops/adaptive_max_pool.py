@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cnnspec.lower import In, Node, OnnxValue, Tmp, const, node
-from cnnspec.op import Example, Ops, Site, arg
+from cnnspec.op import Example, Op, Ops, Site, arg
 from cnnspec.ops._adaptive import AdaptivePool, bins
 from cnnspec.ops._reduce import max_nodes
+from cnnspec.ops.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
 from cnnspec.slots import Size
+
+_POOLS: Mapping[int, type[Op]] = {1: MaxPool1d, 2: MaxPool2d, 3: MaxPool3d}
+"""The pools with windows of a given size, by the number of axes."""
 
 
 class _AdaptiveMaxPool(AdaptivePool, abstract=True):
@@ -17,6 +23,10 @@ class _AdaptiveMaxPool(AdaptivePool, abstract=True):
     def cost(self, at: Site) -> Ops:
         """Each window's comparisons, one less than its positions."""
         return Ops(cmp=self._combined(at))
+
+    def with_fixed_windows(self, at: Site) -> Op | None:
+        """The pool with those windows; the identity where nothing changes."""
+        return self._fixed(at, _POOLS[self.axes])
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
         """GlobalMaxPool, or MaxPool along axes that divide and gathered windows along others.

@@ -71,10 +71,10 @@ class _AvgPool(SlidingPool, abstract=True):
 
     def _onnx_sum(self, at: Site, divisor: int) -> tuple[Node, ...]:
         """The sum of each window over a divisor of its own, from a mean over whole windows."""
-        ends = tuple(
-            (size - 1) * s + k - n - p
-            for (n, k, s, _, p), size in zip(self._along(at.x), at.y.shape[1:], strict=True)
-        )
+        ends = self.padding
+        if self.ceil_mode:
+            along = zip(self._along(at.x), at.y.shape[1:], strict=True)
+            ends = tuple((size - 1) * s + k - n - p for (n, k, s, _, p), size in along)
         padded, nodes = self._onnx_pad(self.padding, ends)
         mean = Tmp("mean")
         whole = prod(self.kernel_size)

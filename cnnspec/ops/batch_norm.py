@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnspec.diagnostics import Reject
 from cnnspec.lower import In, Node, Out, Tmp
-from cnnspec.op import Example, Saved, Site
+from cnnspec.op import Example, Op, Saved, Site
 from cnnspec.ops._norms import ChannelNorm
 from cnnspec.ops._reduce import per_channel_nodes, standardise_nodes
 from cnnspec.tensor import Tensor
@@ -44,6 +44,13 @@ class BatchNorm1d(_BatchNorm):
     """Normalises each feature, or each channel of a sequence, over the batch."""
 
     axes = 1
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """The norm of channels of that many axes, where those are all the features."""
+        norms = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
+        norm = norms.get(len(window) - 1) if set(window[1:]) == {1} else None
+        return norm(**self.arguments()) if norm is not None else None
+
     examples = (
         Example({}, (8,), (8,), 16),
         Example({"eps": 1e-3}, (4, 9), (4, 9), 8),

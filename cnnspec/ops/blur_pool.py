@@ -159,7 +159,7 @@ class BlurPool2d(Op):
         if pad and self.padding_mode != "zeros":
             x = Tmp("padded")
             sides = ((pad, pad),) * self.axes
-            nodes = onnx_pad(In(0), sides, at.x.shape[1:], self.padding_mode, opset, x)
+            nodes = onnx_pad(In(0), sides, self.padding_mode, opset, x)
             pad = 0
         return (
             *nodes,

@@ -53,8 +53,15 @@ class _Convolution(SlidingFilters, abstract=True):
         return Connections(self._fan_in(at) * at.y.elements, at.y.elements * self.bias)
 
     def linear_map(self, at: Site) -> LinearMap | None:
-        """Filters lie along the first axis of the weight."""
-        return LinearMap("weight", "bias" if self.bias else None, out_axis=0)
+        """Filters lie along the first axis of the weight, the channels they read on the second."""
+        return LinearMap(
+            "weight",
+            "bias" if self.bias else None,
+            out_axis=0,
+            groups=self.groups,
+            in_axis=1,
+            keeps_shifts=not self._adds_zeros(at.x),
+        )
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.Conv*d`, behind `F.pad` where torch has no such padding."""

@@ -112,8 +112,23 @@ class _TransposedConvolution(Op, abstract=True):
         return Connections(self._links(at), at.y.elements * self.bias)
 
     def linear_map(self, at: Site) -> LinearMap | None:
-        """Output channels lie along the second axis of the weight, once for each group."""
-        return LinearMap("weight", "bias" if self.bias else None, out_axis=1, groups=self.groups)
+        """Output channels lie along the second axis of the weight, once for each group.
+
+        Patches larger than a position overlap less at the border, and their elements differ.
+        """
+        one = all(k == s == 1 and not extra for k, s, _, extra, _ in self._along())
+        return LinearMap(
+            "weight",
+            "bias" if self.bias else None,
+            out_axis=1,
+            groups=self.groups,
+            in_axis=0,
+            keeps_shifts=one,
+        )
+
+    def with_bias(self) -> Op:
+        """With the argument `bias`."""
+        return self.replace(bias=True)
 
     def padding_macs(self, at: Site) -> int:
         """What is multiplied for outputs that the padding cuts off."""

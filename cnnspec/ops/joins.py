@@ -25,7 +25,7 @@ from cnnspec.lower import (
     infix,
     node,
 )
-from cnnspec.op import Arity, Example, Look, Ops, Saved, Site, Stateless
+from cnnspec.op import Arity, Example, Look, Op, Ops, Saved, Site, Stateless
 from cnnspec.ops.concat import Concatenation, differing, noun, typical
 from cnnspec.tensor import Role, Tensor
 
@@ -88,6 +88,10 @@ class _Elementwise(Stateless, abstract=True):
         """Each position looks at itself, or at the only one there is."""
         sizes = zip(at.inputs[input].shape, at.y.shape, strict=True)
         return tuple((axis, _along(n, m)) for axis, (n, m) in enumerate(sizes))
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """The same, where no input is repeated along the features."""
+        return self if len({x.shape for x in at.inputs}) == 1 else None
 
     def _steps(self, at: Site) -> int:
         """Operations between the elements of all inputs: one fewer than inputs, per element."""

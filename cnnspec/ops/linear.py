@@ -8,10 +8,15 @@ from cnnspec.diagnostics import Reject
 from cnnspec.geometry import POINTWISE, Everything
 from cnnspec.lower import In, Node, Out, Own, Tmp, TorchCode, module, node
 from cnnspec.op import Connections, Example, LinearMap, Look, Op, Ops, Site, arg
+from cnnspec.ops import bind
 from cnnspec.ops._windows import unlike_default
+from cnnspec.ops.conv import Conv1d, Conv2d, Conv3d
 from cnnspec.slots import Bool, Int
 from cnnspec.tensor import Tensor
 from cnnspec.weights import Buffer, Weight, torch_uniform
+
+_CONVOLUTIONS = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+"""By the number of axes that they slide along."""
 
 
 class Linear(Op):
@@ -70,7 +75,20 @@ class Linear(Op):
         """Outputs lie along the first axis of the weight; channels elsewhere are not outputs."""
         if at.x.rank > 1:
             return None
-        return LinearMap("weight", "bias" if self.bias else None, out_axis=0)
+        bias = "bias" if self.bias else None
+        return LinearMap("weight", bias, out_axis=0, in_axis=1, keeps_shifts=True)
+
+    def with_bias(self) -> Op:
+        """With the argument `bias`."""
+        return self.replace(bias=True)
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """A convolution with a kernel as large as the window: the same weights, in their order."""
+        convolution = _CONVOLUTIONS.get(len(window) - 1)
+        if convolution is None:
+            return None
+        found = {"out_channels": self.out_features, "kernel_size": list(window[1:])}
+        return bind(convolution, {**found, "bias": self.bias})
 
     def torch(self, at: Site) -> TorchCode:
         """`nn.Linear`."""

@@ -68,11 +68,12 @@ class _ResponseNorm(Pointwise, Stateless, abstract=True):
         """LRN for images and odd sizes; else squares, padded and averaged along channels.
 
         ONNX's window has the odd neighbour of an even size after, torch's before; ONNX Runtime
-        takes images, odd sizes, and an alpha and a beta above 0 only.
+        takes images, odd sizes, and an alpha and a beta above 0 only. It moves a sum along the
+        channels, with what rounding left of other channels, which shows where `k` is small.
         """
         size, alpha = self._channels, float(self._weight)
         beta, k = map(float, self._curve)
-        if at.x.rank == 3 and size % 2 and alpha > 0 and beta > 0:
+        if at.x.rank == 3 and size % 2 and 0 < alpha <= k and beta > 0:
             return (node("LRN", In(0), size=size, alpha=alpha, beta=beta, bias=k),)
         before, after = size // 2, (size - 1) // 2
         channels = at.x.shape[0]

@@ -334,7 +334,7 @@ class _LocallyConnected(SlidingFilters, abstract=True):
         padding: tuple[Node, ...] = ()
         if any(map(any, sides)):
             x = padded = Tmp("padded")
-            padding = onnx_pad(In(0), sides, at.x.shape[1:], self.padding_mode, opset, padded)
+            padding = onnx_pad(In(0), sides, self.padding_mode, opset, padded)
         axes = range(self.axes)
         positions, patch = prod(at.y.shape[1:]), self._fan_in(at)
         reads = [

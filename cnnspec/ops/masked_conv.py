@@ -7,7 +7,7 @@ from math import prod
 
 from cnnspec.diagnostics import Reject, quantity
 from cnnspec.lower import Node, Own, Tmp, TorchCode, const, helper, node
-from cnnspec.op import Connections, Example, Ops, Saved, Site, arg
+from cnnspec.op import Connections, Example, LinearMap, Ops, Saved, Site, arg
 from cnnspec.ops._filters import SlidingFilters
 from cnnspec.ops._windows import require_channels_first, short, unlike_default
 from cnnspec.slots import ConnectionTable
@@ -163,6 +163,11 @@ class MaskedConv2d(SlidingFilters):
         return Connections(
             self._links * prod(self.kernel_size) * self._positions(at), at.y.elements * self.bias
         )
+
+    def linear_map(self, at: Site) -> LinearMap | None:
+        """Links lie along the first axis of the weight, in the order of the table."""
+        rows = tuple(row for row, channels in enumerate(self.table) for _ in channels)
+        return LinearMap("weight", "bias" if self.bias else None, out_axis=0, rows=rows)
 
     def saved(self, at: Site, batch: int) -> Saved:
         """As any convolution, and the dense kernel that torch multiplies with."""

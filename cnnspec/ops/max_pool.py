@@ -33,17 +33,11 @@ class _MaxPool(SlidingPool, abstract=True):
         return module(f"nn.{self.name}", short(self.kernel_size), **unlike_default(written))
 
     def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
-        """MaxPool, behind Pad with minus infinity where padding and dilation meet.
-
-        There a window may see padding alone: torch then answers minus infinity, runtimes vary.
-        """
+        """MaxPool, behind Pad where the padding at an end is negative and cuts."""
         before, ends = self.padding, self._ends(at)
-        outside = any(p and d > 1 for p, d in zip(self.padding, self.dilation, strict=True)) or any(
-            end < 0 for end in ends
-        )
         x: OnnxValue = In(0)
         nodes: tuple[Node, ...] = ()
-        if outside:
+        if any(end < 0 for end in ends):
             x = Tmp("padded")
             pads = const((0, 0, *before, 0, 0, *ends), "int64")
             nodes = (node("Pad", In(0), pads, const(-inf), to=x, mode="constant"),)

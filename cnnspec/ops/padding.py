@@ -76,8 +76,7 @@ class _Pad(Stateless, abstract=True):
         """Pad, and Slice where padding is negative."""
         if not any(map(any, self.padding)):
             return (node("Identity", In(0)),)
-        sizes = at.x.shape[1:]
-        return onnx_pad(In(0), self.padding, sizes, self._mode, opset, Out(0), self._value)
+        return onnx_pad(In(0), self.padding, self._mode, opset, Out(0), self._value)
 
 
 class _ZeroPad(_Pad, abstract=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnspec.diagnostics import Reject, quantity
 from cnnspec.geometry import Nearest, Window
-from cnnspec.lower import In, Node, Tmp, TorchCode, module, node, shape
+from cnnspec.lower import In, Node, Tmp, TorchCode, const, module, node, shape
 from cnnspec.op import Example, Look, Ops, Site, Stateless, arg
 from cnnspec.ops._windows import require_channels_first
 from cnnspec.slots import Int
@@ -115,6 +115,17 @@ class PixelUnshuffle(Stateless):
             node("Reshape", In(0), squares, to=Tmp("squares")),
             node("Transpose", Tmp("squares"), to=Tmp("apart"), perm=[0, 1, 3, 5, 2, 4]),
             node("Reshape", Tmp("apart"), shape(0, wide, height, width)),
+        )
+
+    def onnx_open(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """SpaceToDepth, and its channels in torch's order: those of a pixel behind one another."""
+        factor, channels = self.downscale_factor, at.x.shape[0]
+        order = tuple(
+            place * channels + channel for channel in range(channels) for place in range(factor**2)
+        )
+        return (
+            node("SpaceToDepth", In(0), to=Tmp("deep"), blocksize=factor),
+            node("Gather", Tmp("deep"), const(order, "int64"), axis=1),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnspec.lower import In, Node, Tmp, TorchCode, module, node
-from cnnspec.op import Example, Ops, Site, arg
+from cnnspec.op import Example, Op, Ops, Site, arg
 from cnnspec.ops._dim import AlongAxis, position
 from cnnspec.ops._windows import require_channels_first
 from cnnspec.slots import Int
@@ -39,6 +39,10 @@ class _AlongDim(_Normalized, abstract=True):
 
     def _axis(self, x: Tensor) -> int:
         return position(self.dim, x)
+
+    def at_each_position(self, at: Site, window: tuple[int, ...]) -> Op | None:
+        """Over the channels, where those are all the features."""
+        return self.replace(dim=1) if set(window[1:]) == {1} else None
 
     def torch(self, at: Site) -> TorchCode:
         """The module of torch.nn of the same name."""

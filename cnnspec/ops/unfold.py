@@ -182,7 +182,7 @@ class Unfold(_Patches):
         if any(self.padding):
             x = Tmp("padded")
             sides = tuple((p, p) for p in self.padding)
-            nodes = onnx_pad(In(0), sides, at.x.shape[1:], "zeros", opset, x)
+            nodes = onnx_pad(In(0), sides, "zeros", opset, x)
         rows, columns = (
             const(
                 tuple(

@@ -353,6 +353,12 @@ class Upsample(Stateless):
             sizes = shape(Dim(In(0), 0), Dim(In(0), 1), *at.y.shape[1:])
         return (node("Resize", In(0), None, None, sizes, **modes),)
 
+    def onnx_open(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """As ever; nearest neighbours by Gather, since any ratio of sizes may come."""
+        if self.mode in _NEAREST and not self._keeps_factor:
+            return self._gathered(at)
+        return self.onnx(at, opset)
+
     def _whole(self, at: Site) -> bool:
         """Whether each output's source is `o // factor` in torch, which Resize computes too.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cnnspec.geometry import AxisField, Unknown, View, apply, input_field, join
+from cnnspec.geometry import AxisField, Everything, Unknown, View, apply, input_field, join
 from cnnspec.ir import Graph
 from cnnspec.op import Look
 from cnnspec.passes.facts import Facts
@@ -100,7 +100,7 @@ def _moved(tracks: Tracks, look: Look, x: Tensor, y: Tensor, via: str) -> Tracks
     """
     changed = False
     moved: list[Track] = []
-    previous: tuple[AxisField, View, int, int] | None = None
+    previous: tuple[AxisField, View, int, int | None] | None = None
     answer: AxisField
     for track in tracks:
         along = track.along
@@ -109,11 +109,13 @@ def _moved(tracks: Tracks, look: Look, x: Tensor, y: Tensor, via: str) -> Tracks
             continue
         to, view = look[along]
         n_in = x.shape[along]
-        n_out = 1 if to is None else y.shape[to]
+        n_out = None if to is None else y.shape[to]
         field = track.field
         asked = (field, view, n_in, n_out)
         if previous is None or previous[0] is not field or previous[1:] != asked[1:]:
-            answer = apply(field, view, n_in, n_out, via)
+            answer = apply(field, view, n_in, 1 if n_out is None else n_out, via)
+            if n_out is None:  # the one position there was is what all now see
+                answer = apply(answer, Everything(), 1, 2, via)
             previous = asked
         if answer is field and to == along:
             moved.append(track)

@@ -287,6 +287,8 @@ def _by_torch(step: Step, tensors: list[torch.Tensor], training: bool) -> torch.
         attended: torch.Tensor = module(first, first, first)[0]
         return attended
     result: torch.Tensor = made(**arguments).train(training)(first)
+    if result.isneginf().any():
+        raise ValueError("a window saw padding alone, where torch's backward goes astray")
     return result
 
 

@@ -114,11 +114,11 @@ def test_unread_rows() -> None:
 def test_where_a_batch_norm_folds() -> None:
     """Into filters and Linear on features, not Linear on tokens; not without statistics."""
     conv, site = at("Conv2d", (4, 5, 5), out_channels=4, kernel_size=1, bias=False)
-    assert conv.linear_map(site) == LinearMap("weight", None, 0)
+    assert conv.linear_map(site) == LinearMap("weight", None, 0, 1, 1, keeps_shifts=True)
     up, site = at("ConvTranspose2d", (4, 5, 5), out_channels=4, kernel_size=2, groups=2)
-    assert up.linear_map(site) == LinearMap("weight", "bias", 1, 2)
+    assert up.linear_map(site) == LinearMap("weight", "bias", 1, 2, 0)
     features, site = at("Linear", (4,), out_features=3)
-    assert features.linear_map(site) == LinearMap("weight", "bias", 0)
+    assert features.linear_map(site) == LinearMap("weight", "bias", 0, 1, 1, keeps_shifts=True)
     tokens, site = at("Linear", (5, 4), out_features=3)
     assert tokens.linear_map(site) is None
     norm, site = at("BatchNorm2d", (4, 5, 5), eps=0.5, affine=False)

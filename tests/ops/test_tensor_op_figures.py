@@ -48,6 +48,10 @@ def placed(name: str, arguments: dict[str, Any], *inputs: Tensor) -> tuple[Op, S
         ("Concat", {"dim": 1}, [Tensor((1, 8), (C, L), False), Tensor((9, 8), (T, F))], (T, F)),
         ("mul", {}, [Tensor((3, 1, 1), (C, H, W), False), Tensor((3, 4, 5), (H, W, C))], (H, W, C)),
         ("Slice", {"dim": 1, "stop": 1}, [Tensor((9, 8), (T, F))], (T, F)),
+        ("Select", {"dim": 1, "index": 0}, [Tensor((9, 8), (T, F))], (F,)),
+        ("Select", {"dim": 2, "index": 0}, [usual(3, 9)], (F,)),
+        ("Select", {"dim": 1, "index": 0}, [usual(3, 4, 5)], (H, W)),
+        ("Select", {"dim": -2, "index": 0}, [usual(3, 4, 5)], (C, W)),
     ],
 )
 def test_axes_keep_their_meaning(
@@ -136,6 +140,8 @@ def test_costs(
         ("GLU", {"dim": 1}, [(6, 4)], [((0, Window(2, dilation=3)), (1, SAME))]),
         ("Slice", {"dim": -1, "start": -3, "step": 2}, [(2, 8)],
          [((0, SAME), (1, Window(stride=2, before=-5)))]),
+        ("Select", {"dim": 2, "index": -3}, [(2, 8, 4)],
+         [((0, SAME), (None, Window(before=-5)), (1, SAME))]),
         ("PadChannels", {"before": 2}, [(2, 8)], [((0, Window(before=2)), (1, SAME))]),
         ("Permute", {"dims": [0, 3, 1, 2]}, [(2, 3, 4)], [((1, SAME), (2, SAME), (0, SAME))]),
         ("Flatten", {}, [(2, 3)], [((0, Flattened()), (0, Flattened()))]),

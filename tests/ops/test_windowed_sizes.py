@@ -40,6 +40,7 @@ def ours(name: str, arguments: Arguments, shape: tuple[int, ...]) -> tuple[int, 
         "kernel-too-large",
         "output-padding-too-large",
         "padding-too-large",
+        "window-in-padding",
     }
     assert refused.at in arguments
     return None
@@ -48,18 +49,21 @@ def ours(name: str, arguments: Arguments, shape: tuple[int, ...]) -> tuple[int, 
 def theirs(name: str, arguments: Arguments, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The output shape of torch's module on a batch, None if torch raises or has nothing left.
 
-    The meta device does not check the output padding of a transposed convolution, so that one runs.
+    The meta device does not check the output padding of a transposed convolution, so that one runs;
+    so does a maximum, which must not be that of padding alone.
     """
-    device = "cpu" if "Transpose" in name else "meta"
-    x = torch.empty(2, *shape, device=device)
+    device = "cpu" if "Transpose" in name or "MaxPool" in name else "meta"
+    x = torch.ones(2, *shape, device=device)
     given = (shape[0],) if "Conv" in name else ()
     try:
         module = getattr(nn, name)(*given, **arguments, **({"device": device} if given else {}))
         with torch.no_grad():
-            found = tuple(module(x).shape[1:])
+            result = module(x)
     except (RuntimeError, ValueError, IndexError):
         return None
-    return None if 0 in found else found
+    found = tuple(result.shape[1:])
+    lost = device == "cpu" and bool(result.isneginf().any())
+    return None if lost or 0 in found else found
 
 
 def grid(**choices: tuple[Any, ...]) -> Iterator[Arguments]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from textwrap import dedent, indent
 from typing import Any
@@ -18,13 +17,14 @@ from bench.memory import on_cpu
 from cnnspec.backends.torch import to_torch
 from cnnspec.backends.torch.emit import write
 from cnnspec.diagnostics import SpecError
-from cnnspec.frontend.load import bundled_specs, load_file
+from cnnspec.frontend.load import bundled_specs
 from cnnspec.ir import Graph
 from cnnspec.passes import Options, run
 from cnnspec.passes.memory import Memory, Place, run_in_order, sizes_of
 from cnnspec.passes.options import OPTIMIZERS
 from cnnspec.passes.training import Training
 from tests.ops.harness import Case, Interpreted, Network, cases
+from tests.zoo.networks import FEW
 
 FLOAT = 4
 
@@ -126,13 +126,6 @@ def test_what_an_op_keeps(case: Case, batch: int) -> None:
 # ------------------------------------------------------------------------------------ networks
 
 
-def bundled() -> Iterator[tuple[str, str | None]]:
-    for name, path in bundled_specs().items():
-        yield name, None
-        for variant in load_file(path).document.variants:
-            yield name, variant
-
-
 @cache
 def small(spec: str, variant: str | None) -> cnnspec.Network:
     """A bundled network at the least input that it takes; one that takes no other keeps its own."""
@@ -162,10 +155,7 @@ def without_values(graph: Graph) -> nn.Module:
     return made
 
 
-NETWORKS = pytest.mark.parametrize(("spec", "variant"), list(bundled()))
-
-
-@NETWORKS
+@pytest.mark.parametrize(("spec", "variant"), FEW)
 def test_what_a_network_keeps(spec: str, variant: str | None) -> None:
     graph = cnnspec.load(bundled_specs()[spec], variant=variant).graph
     module = without_values(graph).train()

@@ -190,6 +190,24 @@ def test_against_following_every_position(seed: int) -> None:
     assert compared > 24
 
 
+def test_what_was_picked_from_an_axis_is_what_all_see() -> None:
+    """A row and a column of a square, added: positions of the axis that is gone do not move on."""
+    net = Net(image=(2, 8, 8))
+    seen = net.add("Conv2d", out_channels=2, kernel_size=3, padding=1)
+    row = net.add("Select", seen, dim=2, index=5)
+    net.add("Select", seen, dim=3, index=-1)
+    graph = net.build()
+    found = fields_of(graph, row)
+    height, width = found["image", "height"], found["image", "width"]
+    assert [height.at(position) for position in (0, 7)] == [(4, 6), (4, 6)]
+    assert (height.stride, width.stride) == (None, 1)
+    net.add("add", row, net.last)
+    found = fields_of(net.build(), net.last)
+    height, width = found["image", "height"], found["image", "width"]
+    assert [height.at(position) for position in (0, 7)] == [(-1, 6), (4, 8)]
+    assert [width.at(position) for position in (0, 7)] == [(-1, 8), (6, 8)]
+
+
 def test_fields_are_handed_on_not_made_anew() -> None:
     net = Net(image=(1, 8, 8))
     net.add("Conv2d", out_channels=1, kernel_size=3)

@@ -31,6 +31,9 @@ CHANNEL_NORMS = ("LayerNorm", "LayerNorm2d", "LocalResponseNorm", "RMSNorm")
 MIXING = ("GLU", "LogSoftmax", "MultiheadAttention", "Softmax", "Softmax2d", "Softmin")
 """Activations that are not of each element alone."""
 
+CANCELLING = ("Normalize", "sub")
+"""Of which a gradient may be zero: along equal channels, and of what is taken from itself."""
+
 LINEAR = (
     nn.Conv1d,
     nn.Conv2d,
@@ -217,6 +220,8 @@ def test_random_networks() -> None:
         graph = net.graph
         fields = net.analyze().facts[Fields]
         if not fields.axes or any(rounds_down(node.op) for node in graph.nodes):
+            continue
+        if any(node.op.name in CANCELLING for node in graph.nodes):
             continue
         module = linear(graph)
         kinds = [each for each in module.modules() if not list(each.children())]
