@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from copy import deepcopy
 
 import torch
 from torch import nn
 
-from tests.golden.oracles import models
-
-_WITHOUT_WEIGHTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"init_weights": False},
-    "deeplabv3_resnet50": {"weights_backbone": None, "aux_loss": True},
-}
+from tests.golden.oracles import model
 
 
 def reference(name: str) -> nn.Module:
     """torchvision's network with lively weights, in evaluation mode."""
-    with torch.device("meta"):
-        module: nn.Module = models.get_model(
-            name, weights=None, **_WITHOUT_WEIGHTS.get(name, {})
-        ).eval()
-    module.to_empty(device="cpu")
+    module: nn.Module = deepcopy(model(name)).to_empty(device="cpu")
     enliven(module)
     return module
 

@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING
 from cnnspec import __version__
 from cnnspec.cli.option_types import one_of, text, whole
 from cnnspec.cli.output import write_result
-from cnnspec.cli.spec_arguments import (
-    SPEC_HELP,
-    add_choice,
-    given_inputs,
-    given_params,
-    load_spec,
-)
+from cnnspec.cli.spec_arguments import SPEC_HELP, add_choice, chosen_graph
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import EnvironmentFailure, quantity
-from cnnspec.frontend.load import expand
+from cnnspec.files import undisturbed
 from cnnspec.report.numbers import binary_size, exact
 from cnnspec.report.styled import Line, as_plain, as_text, visible
 
@@ -124,7 +118,8 @@ def run(options: argparse.Namespace) -> int:
         raise EnvironmentFailure("--partial is about --weights, which is not given")
     graph = _graph(options)
     if shown:
-        from cnnspec.backends.torch.emit import emit
+        with undisturbed():
+            from cnnspec.backends.torch.emit import emit
 
         write_result(emit(graph), None)
         return 0
@@ -133,17 +128,13 @@ def run(options: argparse.Namespace) -> int:
 
 @collector_paused()
 def _graph(options: argparse.Namespace) -> Graph:
-    loaded, named = load_spec(options.spec)
-    return expand(
-        loaded,
-        variant=options.variant or named,
-        params=given_params(options.params),
-        inputs=given_inputs(options.inputs),
-    )
+    return chosen_graph(options)
 
 
 def _build(graph: Graph, options: argparse.Namespace) -> int:
-    from cnnspec.backends.torch import ModuleMismatchError, WeightsMismatch, build
+    # Modules that torch imports take Ctrl-C for a failure of theirs, and go on without.
+    with undisturbed():
+        from cnnspec.backends.torch import ModuleMismatchError, WeightsMismatch, build
 
     errors = Terminal(sys.stderr)
     try:

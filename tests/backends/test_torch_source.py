@@ -19,22 +19,21 @@ from torch import nn
 
 import cnnspec
 from cnnspec.backends.torch import emit, named_outputs
-from cnnspec.frontend.load import bundled_specs
 from cnnspec.ir import Graph
 from cnnspec.lower import Helper
 from cnnspec.weights import Init
-from tests.backends.test_torch_networks import NETWORKS, network
+from tests.backends.torch_networks import NETWORKS, network
 from tests.ops.harness import alone, cases
+from tests.zoo.networks import FILES
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch"
-BUNDLED = sorted(bundled_specs())
-each_bundled = pytest.mark.parametrize("name", BUNDLED)
+each_bundled = pytest.mark.parametrize("name", FILES)
 
 
 def sources() -> Iterator[tuple[str, str]]:
     """Every bundled network, the networks of the tests, and each class that operations bring."""
-    for name in BUNDLED:
+    for name in FILES:
         yield f"bundled_{name}", cnnspec.load(name).source()
     for name, text in NETWORKS.items():
         yield f"small_{name}", emit(network(text))
@@ -77,7 +76,7 @@ def test_golden(name: str) -> None:
 def test_source_is_the_same_in_every_process() -> None:
     script = (
         "import hashlib, cnnspec\n"
-        f"for name in {BUNDLED!r}:\n"
+        f"for name in {FILES!r}:\n"
         "    print(name, hashlib.sha256(cnnspec.load(name).source().encode()).hexdigest())\n"
     )
     found = {
@@ -191,7 +190,7 @@ layers:
 """
 
 
-@pytest.mark.parametrize("name", [*BUNDLED, "mixed"])
+@pytest.mark.parametrize("name", [*FILES, "mixed"])
 def test_weights_start_as_the_spec_says(name: str) -> None:
     """Of a file on its own: `to_torch` writes them itself."""
     graph = network(MIXED) if name == "mixed" else cnnspec.load(name).graph

@@ -9,10 +9,10 @@ import cnnspec
 from cnnspec.backends.torch.emit import write
 from cnnspec.backends.torch.module import construct, fill
 from cnnspec.backends.torch.verify import promises, verify_counts, verify_shapes
-from cnnspec.frontend.load import bundled_specs
 from cnnspec.ir import Graph
 from cnnspec.report import analyze
 from tests.ops.harness import Case, alone, cases
+from tests.zoo.networks import FILES
 
 FIRST = {case.op.name: case for case in reversed(list(cases()))}
 
@@ -31,7 +31,7 @@ def verified(graph: Graph, dtype: torch.dtype) -> int:
     return found.layers
 
 
-@pytest.mark.parametrize("name", bundled_specs())
+@pytest.mark.parametrize("name", FILES)
 def test_bundled_networks(name: str) -> None:
     assert verified(cnnspec.load(name).graph, torch.float32) > 0
 

@@ -8,20 +8,18 @@ dropout and stochastic depth draw from equal seeds.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from time import process_time
 from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import cnnspec
+from bench.departures import PARTS, departure
 from cnnspec.backends.torch import named_outputs
-from tests import aten
+from tests import aten, torchvision_values
 from tests.fuzzing.comparison import module_of
 from tests.golden import oracles
 from tests.torchvision_networks import (
@@ -30,8 +28,8 @@ from tests.torchvision_networks import (
     lively,
     pixels,
     reference,
-    without_dropout,
 )
+from tests.torchvision_values import input_of, of_inference, of_training
 
 MORE_OF_THE_SAME = frozenset(
     {
@@ -51,7 +49,7 @@ MORE_OF_THE_SAME = frozenset(
         "wide_resnet101_2",
     }
 )
-"""Deeper or wider than others, of the same blocks; `python -m bench.module` takes them too."""
+"""Deeper or wider than others, of the same blocks: `bench.module` and `bench.values` have them."""
 
 NAMES = sorted({name for names in oracles.SHARED.values() for name in names} - MORE_OF_THE_SAME)
 
@@ -94,34 +92,12 @@ SECONDS_TO_BUILD = 20.0
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Where others compute as well, threads wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torchvision_values.one_thread():
+        yield
 
 
 def network(case: Case) -> cnnspec.Network:
     return cnnspec.load(case.name, inputs={"image": (3, *case.size)} if case.size else None)
-
-
-def of_ours(net: cnnspec.Network, module: nn.Module, given: Tensor) -> dict[str, Tensor]:
-    """Our outputs by name."""
-    return named_outputs(net.graph, module(given), training=module.training)
-
-
-def of_theirs(net: cnnspec.Network, module: nn.Module, given: Tensor) -> dict[str, Tensor]:
-    """torchvision's outputs, by the names that the specs have for them."""
-    made = module(given)
-    if isinstance(made, Tensor):
-        (name,) = net.analyze().outputs
-        return {name: made}
-    named = made if isinstance(made, dict) else made._asdict()
-    return {name.replace("aux_logits", "aux"): tensor for name, tensor in named.items()}
-
-
-def input_of(net: cnnspec.Network) -> Tensor:
-    (shape,) = net.analyze().inputs.values()
-    return pixels(2, *shape)
 
 
 # -------------------------------------------------------------------------------------- values
@@ -132,7 +108,7 @@ def test_infers_what_torchvision_does(case: Case) -> None:
     net, theirs = network(case), reference(case.name)
     ours = net.to_torch().eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    compare_inference(net, ours, theirs)
+    assert max(of_inference(net, ours, theirs).values()) <= 1e-6
 
 
 @pytest.mark.parametrize("case", TRAINED, ids=str)
@@ -143,52 +119,12 @@ def test_computes_and_trains_as_torchvision_does(case: Case) -> None:
     ours = net.to_torch()
     assert process_time() - began < SECONDS_TO_BUILD
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    compare_inference(net, ours, theirs)
-
-    given = input_of(net)
-    if case.name == "googlenet":
-        # Its heads for training run in another order, and so would draw other numbers.
-        with without_dropout(ours, theirs):
-            found, wanted = of_ours(net, ours, given), of_theirs(net, theirs, given)
-    else:
-        ours.train()
-        theirs.train()
-        torch.manual_seed(3)
-        found = of_ours(net, ours, given)
-        torch.manual_seed(3)
-        wanted = of_theirs(net, theirs, given)
-    assert set(found) == set(wanted)
-    for name, mine in found.items():
-        assert lively(wanted[name])
-        assert difference(mine.detach(), wanted[name].detach()) <= 1e-6, name
-
-    for module, outputs in ((ours, found), (theirs, wanted)):
-        step = torch.optim.SGD(module.parameters(), lr=1e-3)
-        torch.autograd.backward([outputs[name].square().mean() for name in found])
-        step.step()
-    gradients = {key: parameter.grad for key, parameter in theirs.named_parameters()}
-    for key, parameter in ours.named_parameters():
-        other = gradients.pop(key)
-        assert parameter.grad is not None
-        assert other is not None
-        assert other.any(), key
-        assert difference(parameter.grad, other) <= 1e-5, key
-    assert not gradients
-    after = theirs.state_dict()
-    for key, tensor in ours.state_dict().items():
-        torch.testing.assert_close(tensor, after[key], rtol=1e-6, atol=1e-6)
-
-
-def compare_inference(net: cnnspec.Network, ours: nn.Module, theirs: nn.Module) -> None:
-    given = input_of(net)
-    ours.eval()
-    theirs.eval()
-    with torch.no_grad():
-        found, wanted = of_ours(net, ours, given), of_theirs(net, theirs, given)
-    assert found
-    for name, mine in found.items():
-        assert lively(wanted[name])
-        assert difference(mine, wanted[name]) <= 1e-6, name
+    assert max(of_inference(net, ours, theirs).values()) <= 1e-6
+    outputs, gradients, silent, stored = of_training(net, ours, theirs)
+    assert not silent
+    assert max(outputs.values()) <= 1e-6
+    assert max(gradients.values()) <= 1e-5, max(gradients, key=lambda key: gradients[key])
+    assert max(stored.values()) <= 1e-6, max(stored, key=lambda key: stored[key])
 
 
 def test_computes_and_trains_as_torchvisions_pyramid() -> None:
@@ -221,50 +157,6 @@ def test_computes_and_trains_as_torchvisions_pyramid() -> None:
 
 # ---------------------------------------------------------------------------------- operations
 
-DEPARTURES = ("deeplabv3", "densenet", "googlenet", "mobilenet", "vit")
-"""Families of which some operation is another one, for the reasons below."""
-
-HEADS_ALWAYS = frozenset({"deeplabv3_resnet50", "deeplabv3_resnet101"})
-"""torchvision runs heads for training in inference too; what it computes there is left out."""
-
-REORDERED = frozenset({"googlenet"})
-"""Its heads for training come earlier in torchvision's forward."""
-
-JOINS = frozenset({"cat", "slice", "add"})
-"""Our dense layers add to what is joined already, torchvision's join all parts so far anew."""
-
-SAME: Mapping[str, str] = {
-    "select": "slice",
-    "slice": "slice",
-    "select_backward": "slice_backward",
-    "slice_backward": "slice_backward",
-    "new_empty": "empty",
-    "empty": "empty",
-}
-"""Ways to say the same: a token taken with its axis and without, memory that is filled next."""
-
-
-class Step(NamedTuple):
-    """An operation, in place or not, and the shapes it reads."""
-
-    name: str
-    shapes: tuple[str, ...]
-
-
-def steps(operations: Sequence[str]) -> Iterator[Step]:
-    """What the operations compute: without views, copies, and where results are kept."""
-    for operation in operations:
-        called, _, given = operation.removeprefix("aten.").partition("(")
-        name = called.partition(".")[0]
-        name = name if name.startswith("_") else name.rstrip("_")
-        if name not in ("clone", "view", "detach"):
-            shapes = () if name in SAME else re.findall(r"\w+\[[\d, ]*\]", given)
-            yield Step(SAME.get(name, name), tuple(shapes))
-
-
-def without_joins(found: Sequence[Step]) -> list[Step]:
-    return [step for step in found if step.name not in JOINS]
-
 
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_the_operations_of_torchvision(name: str) -> None:
@@ -272,20 +164,23 @@ def test_runs_the_operations_of_torchvision(name: str) -> None:
     net = cnnspec.load(name)
     ours, theirs = module_of(net.graph), deepcopy(oracles.model(name))
     given = input_of(net).to("meta")
-    for mine, other in (
+    pairs = (
         (aten.of_inference(ours, given), aten.of_inference(theirs, given)),
         *zip(aten.of_training(ours, given), aten.of_training(theirs, given), strict=True),
-    ):
-        if not name.startswith(DEPARTURES):
+    )
+    for part, (mine, other) in zip(PARTS, pairs, strict=True):
+        stated = departure(name, part)
+        if stated is None:
             assert not list(aten.differences(mine, other))
             continue
-        found, wanted = list(steps(mine)), list(steps(other))
-        assert found
-        if name.startswith("densenet"):
-            found, wanted = without_joins(found), without_joins(wanted)
-        if name in HEADS_ALWAYS and len(found) < len(wanted):
-            assert not Counter(found) - Counter(wanted)
-        elif name in REORDERED:
-            assert Counter(found) == Counter(wanted)
-        else:
-            assert not list(aten.differences(list(map(str, found)), list(map(str, wanted))))
+        assert mine != other
+        assert stated.explains(mine, other), stated.reason
+        for changed in (mine[1:], [*mine, mine[-1]], _with_another_convolution(mine)):
+            assert not stated.explains(changed, other), stated.reason
+
+
+def _with_another_convolution(operations: list[str]) -> list[str]:
+    number = next(at for at, each in enumerate(operations) if "convolution" in each)
+    changed = operations[number].replace("[1, 1], False", "[2, 2], False")
+    assert changed != operations[number]
+    return [*operations[:number], changed, *operations[number + 1 :]]

@@ -139,6 +139,27 @@ def test_what_was_done_is_said(state: dict[str, Tensor], tmp_path: Path) -> None
 # ---------------------------------------------------------------------------- damaged and foreign
 
 
+def test_a_bit_that_flipped_in_an_archive(state: dict[str, Tensor], tmp_path: Path) -> None:
+    """`torch.load` takes such values as they are; the archive has checksums."""
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(state["fc.weight"].numpy().tobytes()) + 5] ^= 0x40
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)
+    assert "damaged" in refused(path).message
+
+
+def test_an_archive_without_checksums(state: dict[str, Tensor], tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert torch.equal(taken(tmp_path / "w.pth")["fc.weight"], state["fc.weight"])
+
+
 class Payload:
     """What runs a command when it is unpickled."""
 
@@ -353,7 +374,10 @@ def test_counters_of_old_checkpoints(state: dict[str, Tensor], tmp_path: Path) -
     assert torch.equal(made["bn.running_var"], state["bn.running_var"])
     found = match(NET.to_torch().state_dict(), state)
     assert found.complete
-    assert list(found.lines()) == ["8 of 9 tensors taken", "1 counter of batches not given: 0"]
+    assert list(found.lines()) == [
+        "8 of 9 tensors taken",
+        "1 counter of batches not given, taken as 0",
+    ]
     del state["bn.running_mean"]
     assert mismatch(state).match.missing == ("bn.running_mean", "bn.num_batches_tracked")
 
@@ -375,7 +399,11 @@ def test_types_are_converted_and_that_is_said(state: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    [(Tensor.to_sparse, "sparse"), (lambda t: t.to(torch.complex64), "complex")],
+    [
+        (Tensor.to_sparse, "sparse"),
+        (lambda t: t.to(torch.complex64), "complex"),
+        (lambda t: t.to("meta"), "without values"),
+    ],
 )
 def test_odd_tensors(
     change: Callable[[Tensor], Tensor], kind: str, state: dict[str, Tensor]

@@ -14,6 +14,7 @@ import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -205,3 +206,43 @@ def test_a_pickle_outlives_its_source() -> None:
     load(90).to_torch()
     again = pickle.loads(data)
     assert equal(again, load(7).to_torch(seed=1))
+
+
+def test_a_class_that_is_derived_is_pickled_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load().to_torch()
+    derived = type("Derived", (type(module),), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "Derived", derived, raising=False)
+    mine = derived()
+    again = pickle.loads(pickle.dumps(mine))
+    assert type(again) is derived
+    assert equal(again, mine)
+    assert type(copy.deepcopy(mine)) is derived
+
+
+# --------------------------------------------------------------------------------------- arguments
+
+
+def test_what_is_no_weights_is_told_apart() -> None:
+    module = load().to_torch()
+    with pytest.raises(TypeError, match=r"not Net: pass its `state_dict\(\)`"):
+        load().to_torch(module)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a file or a state dict, not list"):
+        load().to_torch([module])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"`a.conv.bias` of the weights is no tensor, but float"):
+        load().to_torch({"a.conv.bias": 1.0})  # type: ignore[dict-item]
+
+
+def test_a_seed_is_a_whole_number() -> None:
+    state = load().to_torch(seed=np.int64(3)).state_dict()  # type: ignore[arg-type]
+    assert torch.equal(state["a.conv.bias"], load().to_torch(seed=3).state_dict()["a.conv.bias"])
+    for odd in (1.5, "1", None):
+        with pytest.raises(TypeError):
+            load().to_torch(seed=odd)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            load().build(seed=odd)  # type: ignore[arg-type]
+
+
+def test_a_type_of_torch_is_named_in_words() -> None:
+    with pytest.raises(cnnspec.EnvironmentFailure) as failure:
+        load().build(dtype=torch.float16)  # type: ignore[arg-type]
+    assert failure.value.help == "did you mean `float16`?"

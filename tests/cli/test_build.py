@@ -410,6 +410,42 @@ def test_an_interrupt_leaves_all_or_nothing(
     assert called("build", "tiny.yaml", "-o", "out", cwd=folder).code == 0
 
 
+IMPORTING = """\
+import signal, sys
+
+class Library:
+    heard = False
+
+    def find_spec(self, name, *_):
+        if name == "torch.storage" and not self.heard:
+            self.heard = True
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Library())
+from cnnspec.__main__ import main
+sys.argv = ["cnnspec", "build", "tiny.yaml", *sys.argv[1:]]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("options", [("-o", "out"), ("--print",)])
+def test_an_interrupt_while_libraries_are_loaded(options: tuple[str, ...], folder: Path) -> None:
+    """Libraries that torch imports take any exception for one of theirs, and go on."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, *options],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert not (folder / "out").exists()
+
+
 def test_an_interrupt_waits_for_the_last_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

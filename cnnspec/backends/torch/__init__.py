@@ -8,6 +8,7 @@ from __future__ import annotations
 from cnnspec.backends.torch.artifact import Built, BuiltFile, build
 from cnnspec.backends.torch.emit import emit
 from cnnspec.backends.torch.module import ModuleMismatchError, named_outputs, to_torch
+from cnnspec.backends.torch.reshaping import reshaped
 from cnnspec.backends.torch.weights import WeightsMismatch
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "build",
     "emit",
     "named_outputs",
+    "reshaped",
     "to_torch",
 ]

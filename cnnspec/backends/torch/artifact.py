@@ -10,6 +10,7 @@ come to be may not enter.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from cnnspec.ir import Graph
 from cnnspec.report import Report, analyze
 from cnnspec.report.flat import FlatNetwork
 
-__all__ = ["METADATA", "MODEL", "SPEC", "WEIGHTS", "Built", "BuiltFile", "build"]
+__all__ = ["METADATA", "MODEL", "SPEC", "WEIGHTS", "Built", "BuiltFile", "build", "built_files"]
 
 MODEL = "model.py"
 WEIGHTS = "weights.safetensors"
@@ -109,7 +110,7 @@ def build(
     or do not fit, `ModuleMismatchError` for a module that is not what was analyzed. Neither leaves
     anything behind.
     """
-    floats = dtype_of(dtype)
+    floats, seed = dtype_of(dtype), operator.index(seed)
     if folder is not None:
         _refuse_foreign(Path(folder), force)
     report = analyze(graph)
@@ -170,6 +171,32 @@ def _hash(path: Path) -> str:
 
 
 # --------------------------------------------------------------------------------------- the folder
+
+
+def built_files(folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The spec and the weights in a folder that `build` made, the network that is in it.
+
+    Raises `EnvironmentFailure` for any other folder, and for one whose source or spec was changed
+    since: its three files are then no longer one network.
+    """
+    place = Path(folder)
+    apart = f"name them apart: `{place / SPEC} --weights {place / WEIGHTS}`"
+    for name in (SPEC, WEIGHTS):
+        if not (place / name).is_file():
+            raise EnvironmentFailure(
+                f"`{place}` was not built by cnnspec: it has no `{name}`",
+                help=f"`cnnspec build SPEC -o {place}` makes such a folder",
+            )
+    about = _metadata(place / WEIGHTS)
+    if about is None:
+        raise EnvironmentFailure(
+            f"`{place}` was not built by cnnspec: `{WEIGHTS}` does not say what it belongs to",
+            help=apart,
+        )
+    for name in (MODEL, SPEC):
+        if (place / name).is_file() and _hash(place / name) != about.get(name):
+            raise EnvironmentFailure(f"`{place / name}` was changed since it was built", help=apart)
+    return place / SPEC, place / WEIGHTS
 
 
 def _write(

@@ -1,13 +1,16 @@
 """Units as classes: what the constructor makes, under which key, and how a forward reaches it.
 
-A unit is a plain chain (an `nn.Sequential`), a list (an `nn.ModuleList` with a forward) or an
-`nn.Module`. State-dict keys are the paths of the spec whatever the form.
+A unit is a plain chain (an `nn.Sequential`), a list or a dict (an `nn.ModuleList` or
+`nn.ModuleDict` with a forward, where keys are no attributes) or an `nn.Module`. State-dict keys are
+the paths of the spec whatever the form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -35,7 +38,7 @@ from cnnspec.backends.torch.plan import (
     Stored,
     Unit,
 )
-from cnnspec.backends.torch.reach import Reach, attribute, container_kind
+from cnnspec.backends.torch.reach import Reach, Subscripts, attribute, container_kind
 from cnnspec.backends.torch.signatures import Constant, constant, constructor_arguments
 from cnnspec.backends.torch.text import (
     camel,
@@ -60,6 +63,8 @@ _AS_MODULES: Mapping[str, str] = {"torch.flatten": "nn.Flatten"}
 """Modules of torch that only call a function, with the same arguments."""
 _MODULE_OWNS = frozenset(dir(nn.Module()))
 _SEQUENTIAL_OWNS = frozenset(dir(nn.Sequential()))
+_DICT_OWNS = frozenset(dir(nn.ModuleDict()))
+_EVEN: Mapping[object, str] = {0: "torch.zeros", 1: "torch.ones"}
 
 
 @dataclass(slots=True)
@@ -96,8 +101,8 @@ class _Builder:
         self.classes = Classes()
         self.builds: dict[Unit, Build] = {}
         """How to make each finished unit."""
-        self.made: dict[Unit, Mapping[str, int] | None] = {}
-        """The position of each child of a finished unit, where they are numbered."""
+        self.made: dict[Unit, Subscripts | None] = {}
+        """The subscript of each child of a finished unit, where it is no attribute."""
         self.fixed: dict[Any, ClassGroup] = {}
         root = units[0]
         self.variants = Variants(graph, list(units[1:]))
@@ -113,21 +118,19 @@ class _Builder:
 
     def _level(self, units: list[Unit], root: Unit) -> None:
         """Build the units of one height, whose children are finished, and group them."""
-        drafts: list[tuple[Unit, Body, Mapping[str, int] | None]] = []
+        drafts: list[tuple[Unit, Body, Subscripts | None]] = []
         for unit in units:
             chain = self._chain(unit, is_root=unit is root)
             if chain is not None and unit.scope.definition is None and unit is not root:
-                positions = {key: number for number, (key, _) in enumerate(chain)}
                 self.builds[unit] = self._sequential("nn.Sequential", chain)
-                self.made[unit] = positions
+                self.made[unit] = _numbered(key for key, _ in chain)
                 continue
             shortcuts = self.variants.shortcuts(unit) if chain is None else ()
-            body, positions_or_none = self._body(unit, chain, root, shortcuts)
-            drafts.append((unit, body, positions_or_none))
+            drafts.append((unit, *self._body(unit, chain, root, shortcuts)))
         whole = self.variants.merged({unit: body for unit, body, _ in drafts})
         groups: dict[Any, ClassGroup] = {}
-        classed: list[tuple[Unit, ClassGroup, Instance, Mapping[str, int] | None]] = []
-        for unit, drafted, positions_or_none in drafts:
+        classed: list[tuple[Unit, ClassGroup, Instance, Subscripts | None]] = []
+        for unit, drafted, subscripts in drafts:
             body = whole.get(unit, drafted)
             key = (unit.scope.definition, *body.key)
             group = groups.get(key)
@@ -136,7 +139,7 @@ class _Builder:
                 group = groups[key] = self._group(wanted, body)
             use = group.add(body, _arguments(unit.scope))
             group.paths.append(unit.scope.path)
-            classed.append((unit, group, use, positions_or_none))
+            classed.append((unit, group, use, subscripts))
         for group in groups.values():
             group.settle(_owned_names(group.body))
         for unit, group, use, found in classed:
@@ -242,41 +245,56 @@ class _Builder:
         chain: list[tuple[str, Build]] | None,
         root: Unit,
         shortcuts: tuple[Step, ...],
-    ) -> tuple[Body, Mapping[str, int] | None]:
+    ) -> tuple[Body, Subscripts | None]:
         doc = self._doc(unit, root)
         if chain is not None:
-            positions = {key: number for number, (key, _) in enumerate(chain)}
             init = (Statement("", self._sequential("super().__init__", chain)),)
-            return Body("nn.Sequential", doc, init), positions
+            return Body("nn.Sequential", doc, init), _numbered(key for key, _ in chain)
         types = self.types if unit is root else None
         listed = self._listed(unit)
         if listed is not None:
-            positions = {key: number for number, key in enumerate(listed)}
+            subscripts = _numbered(listed)
             items = tuple(
                 Item(self._construct(unit.tree.children[key].leaf, key)) for key in listed
             )
-            made = Build("super().__init__", (Item(Build("", items, "[]")),))
-            reach = self._reach(unit, {}, positions)
-            forward = self._forward(unit, reach, types, ())
-            return Body("nn.ModuleList", doc, (Statement("", made),), forward), positions
+            looped = len(listed) if self._runs_through(unit, listed) else 0
+            if not looped:
+                items = (Item(Build("", items, "[]")),)
+            made = Build("super().__init__", items)
+            forward = self._forward(unit, {}, subscripts, types, looped=looped)
+            base = "nn.Sequential" if looped else "nn.ModuleList"
+            return Body(base, doc, (Statement("", made),), forward), subscripts
         renamed = self._renamed(unit)
+        if self._is_keyed(unit, renamed):
+            keys = {key: renamed.get(id(b.leaf), key) for key, b in unit.tree.children.items()}
+            subscripts = {key: quote(name) for key, name in keys.items()}
+            owners = {name: key for key, name in reversed(keys.items())}
+            items = tuple(
+                Item(self._construct(unit.tree.children[key].leaf, name), prefix=f"{quote(name)}: ")
+                for name in dict.fromkeys(keys.values())
+                for key in (owners[name],)
+            )
+            made = Build("super().__init__", (Item(Build("", items, "{}")),))
+            forward = self._forward(unit, {}, subscripts, types)
+            return Body("nn.ModuleDict", doc, (Statement("", made),), forward), subscripts
         statements = tuple(self._statements(unit, renamed))
-        reach = self._reach(unit, renamed, None)
-        forward = self._forward(unit, reach, types, shortcuts)
+        forward = self._forward(unit, renamed, None, types, shortcuts)
         return Body("nn.Module", doc, statements, forward), None
 
-    def _reach(
-        self, unit: Unit, renamed: Mapping[int, str], positions: Mapping[str, int] | None
-    ) -> Reach:
-        return Reach(self.graph, self.made, unit, renamed, positions)
-
     def _forward(
-        self, unit: Unit, reach: Reach, types: OutputTypes | None, shortcuts: tuple[Step, ...]
+        self,
+        unit: Unit,
+        renamed: Mapping[int, str],
+        subscripts: Subscripts | None,
+        types: OutputTypes | None,
+        shortcuts: tuple[Step, ...] = (),
+        looped: int = 0,
     ) -> tuple[Line, ...]:
         """The forward of a unit; one that no output depends on is only kept for its weights."""
         if not unit.steps and types is None:
             return ()
-        return forward_of(unit, self.graph, reach.access, types, shortcuts)
+        reach = Reach(self.graph, self.made, unit, renamed, subscripts)
+        return forward_of(unit, self.graph, reach.access, types, shortcuts, looped)
 
     def _doc(self, unit: Unit, root: Unit) -> tuple[str, ...]:
         if unit is root:
@@ -297,6 +315,38 @@ class _Builder:
         if not any(_is_stateful(branch.leaf) for branch in children.values()):
             return None
         return keys
+
+    def _runs_through(self, unit: Unit, keys: list[str]) -> bool:
+        """True if a unit first runs its modules one after the other, and then does more."""
+        first = unit.steps[: len(keys)]
+        if unit.mixed or len(first) < len(keys):
+            return False
+        values = [step.writes[0] for step in first]
+        taken = Counter(value for step in unit.steps for value in step.reads)
+        taken.update(unit.outputs)
+        taken.update(output.value for output in self.graph.outputs)
+        return (
+            all(len(step.writes) == 1 for step in first)
+            and all(taken[value] == 1 for value in values[:-1])
+            and [step.reads for step in first[1:]] == [(value,) for value in values[:-1]]
+            and len(first[0].reads) == 1
+            and all(
+                self._key(unit, step) == key and self._is_link(unit.tree.children[key], step)
+                for key, step in zip(keys, first, strict=True)
+            )
+        )
+
+    def _is_keyed(self, unit: Unit, renamed: Mapping[int, str]) -> bool:
+        """True if a unit holds modules only, not all of them under names of attributes."""
+        children = unit.tree.children
+        if unit.extended or self.variants.is_one(unit):
+            return False
+        if any(
+            b.children or b.leaf is None or isinstance(b.leaf, Stored) for b in children.values()
+        ):
+            return False
+        names = [renamed.get(id(branch.leaf), key) for key, branch in children.items()]
+        return not all(map(is_attribute, names)) and not _DICT_OWNS.intersection(names)
 
     def _renamed(self, unit: Unit) -> dict[int, str]:
         """Attributes for modules whose path nobody sees: unnamed, and not in the state dict.
@@ -417,6 +467,11 @@ class _Builder:
         return self._container(branch, key)
 
 
+def _numbered(keys: Iterable[str]) -> Subscripts:
+    """The subscripts of modules in a list or chain."""
+    return {key: str(number) for number, key in enumerate(keys)}
+
+
 def _is_stateful(leaf: Leaf | None) -> bool:
     return leaf is None or isinstance(leaf, Stored) or leaf.stateful
 
@@ -447,7 +502,7 @@ def _class_name(scope: Scope) -> str:
 
 
 def _attribute_name(made: Build) -> str:
-    name = callee_of(made).rpartition(".")[2].lower()
+    name = callee_of(made).rpartition(".")[2].lower().removeprefix("adaptive")
     return variable(name[:-2] if name.endswith(("1d", "2d", "3d")) else name)
 
 
@@ -478,19 +533,26 @@ def _constant(value: Constant, owner: str) -> Value:
 
 
 def _parameter_value(tensor: Weight, init: Init) -> Build:
-    """`nn.init.kind_(torch.empty(shape), ...)`."""
-    named = tuple(
-        Item(_constant(value, ""), name, positional=False) for name, value in init.arguments
-    )
+    """`nn.init.kind_(torch.empty(shape), ...)`, or `torch.zeros(shape)`."""
     if init.kind == "constant":
-        named = tuple(Item(item.value) for item in named)
-    return Build(f"nn.init.{init.kind}_", (Item(_empty(tensor.shape)), *named))
+        ((_, value),) = init.arguments
+        if value in _EVEN:
+            return _sized(_EVEN[value], tensor.shape)
+        items = (Item(_sized("torch.empty", tensor.shape)), Item(_constant(value, "")))
+        return Build("nn.init.constant_", items)
+    kind = f"{init.kind}_"
+    usual = signature(getattr(nn.init, kind)).parameters
+    named = tuple(
+        Item(_constant(value, ""), name, False, implied=value == usual[name].default)
+        for name, value in init.arguments
+    )
+    return Build(f"nn.init.{kind}", (Item(_sized("torch.empty", tensor.shape)), *named))
 
 
-def _empty(shape: tuple[int, ...]) -> Build:
+def _sized(function: str, shape: tuple[int, ...]) -> Build:
     if not shape:
-        return Build("torch.empty", (Item("()"),))
-    return Build("torch.empty", tuple(Item(Number(size), "size") for size in shape))
+        return Build(function, (Item("()"),))
+    return Build(function, tuple(Item(Number(size), "size") for size in shape))
 
 
 def _buffer_value(tensor: Buffer) -> Build:

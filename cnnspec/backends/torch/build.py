@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _POSITIONAL = 2
-"""How many arguments of a class are passed by position."""
+"""How many arguments of a class are passed by position, the first and whole numbers."""
 _FEWEST_TO_RELATE = 2
 """How many different values an argument has before another is computed from it."""
 _FACTORS = range(2, 17)
@@ -261,7 +261,7 @@ class _Columns:
         differing = [place for place in places if self._differs(place)]
         named = [place for place in differing if self._asked(place) is not None]
         for place in (*named, *(place for place in differing if place not in named)):
-            texts[place] = self._known(place) or self._derived(place) or self._chosen_as(place)
+            texts[place] = self._known(place) or self._again(place, texts) or self._new(place)
         self.texts: tuple[str | None, ...] = tuple(texts)
         order = sorted(self._chosen, key=self._chosen.__getitem__)
         made = [self._parameter(name) for name in order]
@@ -274,6 +274,7 @@ class _Columns:
             value = self._value(self._chosen[parameter.name], use)
             implied = parameter.default is not None and repr(value) == repr(parameter.default)
             by_place = number < _POSITIONAL and parameter.default is None
+            by_place = by_place and (not number or parameter.annotation == "int")
             found.append(Item(Number(value), parameter.name, by_place, implied))
         return tuple(found)
 
@@ -296,6 +297,21 @@ class _Columns:
             ):
                 return name
         return None
+
+    def _again(self, place: int, texts: Sequence[str | None]) -> str | None:
+        """What stands at an earlier place that has the same values in all uses."""
+        row = self._rows[place]
+        for earlier in range(place):
+            text, others = texts[earlier], self._rows[earlier]
+            if text is not None and all(
+                mine.there and theirs.there and repr(mine.number.value) == _shown(theirs)
+                for mine, theirs in zip(row, others, strict=True)
+            ):
+                return text
+        return None
+
+    def _new(self, place: int) -> str:
+        return self._derived(place) or self._chosen_as(place)
 
     def _derived(self, place: int) -> str | None:
         """An expression in arguments that are there already: `4 * planes`, `k // 2`."""

@@ -71,7 +71,7 @@ def execute(source: str, name: str) -> ModuleType:
     except BaseException:
         made.hide()
         raise
-    reduce = _reducer(source, name)
+    reduce = _reducer(source, name, module_name)
     for cls in list(vars(made).values()):
         if isinstance(cls, type) and cls.__module__ == module_name and issubclass(cls, nn.Module):
             cls.__reduce_ex__ = reduce  # type: ignore[method-assign]
@@ -106,14 +106,19 @@ def _forget_unused() -> None:
 # ---------------------------------------------------------------------------------------- pickling
 
 
-def _reducer(source: str, name: str) -> Callable[[Any, Any], tuple[object, ...]]:
+def _reducer(
+    source: str, name: str, module_name: str
+) -> Callable[[Any, Any], str | tuple[Any, ...]]:
     """A `__reduce_ex__` that pickles the source with the module.
 
     So a pickle can be read where the source was never executed: in the processes of
-    `torch.multiprocessing`, and from a file of `torch.save`.
+    `torch.multiprocessing`, and from a file of `torch.save`. A class that somebody derives is found
+    where it stands, as usual.
     """
 
-    def reduce(self: nn.Module, protocol: object) -> tuple[object, ...]:
+    def reduce(self: nn.Module, protocol: Any) -> str | tuple[Any, ...]:
+        if type(self).__module__ != module_name:
+            return object.__reduce_ex__(self, protocol)
         return _blank, (source, name, type(self).__qualname__), dict(self.__dict__)
 
     return reduce

@@ -77,14 +77,16 @@ def forward_of(
     access: Callable[[Step, str], str],
     types: OutputTypes | None,
     shortcuts: Collection[Step] = (),
+    looped: int = 0,
 ) -> tuple[Line, ...]:
     """The statements of a unit's forward, its `def` first.
 
     `access` gives the text of what a step calls, or of what the step's node stores by a name.
     `types` are given for the network itself. `shortcuts` are calls that some uses of the class do
-    without.
+    without. The first `looped` steps are calls of all modules of the unit one after the other, and
+    written as a loop.
     """
-    return _Forward(unit, graph, access, types, shortcuts).lines()
+    return _Forward(unit, graph, access, types, shortcuts, looped).lines()
 
 
 class _Forward:
@@ -95,11 +97,13 @@ class _Forward:
         access: Callable[[Step, str], str],
         types: OutputTypes | None,
         shortcuts: Collection[Step],
+        looped: int,
     ) -> None:
         self.unit = unit
         self.graph = graph
         self.access = access
         self.types = types
+        self.looped = looped
         summands = {
             value
             for step in unit.steps
@@ -168,8 +172,10 @@ class _Forward:
                     late[value] = name
                     self._bind(value, name)
                     self.kept.add(name)
-        body: list[Line] = []
+        body = self._loop() if self.looped else []
         for position, step in enumerate(self.steps[: self.boundary or None]):
+            if position < self.looped:
+                continue
             if position + 1 == len(self.steps) and self._ends_with(step):
                 return (self._definition(arguments), *body, *self._last(step))
             body += self._statement(1, position, step)
@@ -178,6 +184,24 @@ class _Forward:
         else:
             body += self._end(1)
         return (self._definition(arguments), *self._annotated(body))
+
+    def _loop(self) -> list[Line]:
+        """The first steps, in which one module after the other runs."""
+        (value,), end = self.steps[0].reads, self.looped - 1
+        source = target = self.names[value]
+        lines: list[Line] = []
+        if self._live(source, end):
+            target = unique(_POOL[1], self.bound)
+            self.first[target] = True
+            lines.append(Line(1, f"{target} = {source}"))
+        module = unique("module", self.bound)
+        self.kept.add(module)
+        self._bind(self.steps[end].writes[0], target)
+        return [
+            *lines,
+            Line(1, f"for {module} in self:"),
+            Line(2, f"{target} = {module}({target})"),
+        ]
 
     def _training(self, late: Mapping[int, str]) -> list[Line]:
         lines = [Line(1, f"{name}: Tensor | None = None") for name in late.values()]

@@ -6,6 +6,7 @@ analyzed; then every weight is written once, from its initialiser or from weight
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ def to_torch(
     Raises `ModuleMismatchError` if keys, shapes or types are not what the graph promises, and
     `EnvironmentFailure` for weights that cannot be read or do not fit.
     """
+    seed = operator.index(seed)
     promised = promises(graph)
     module = construct(write(graph), graph, promised)
     chosen = choose(module, weights, partial=partial)
@@ -122,7 +124,8 @@ def dtype_of(name: str) -> torch.dtype:
     if found is None:
         raise EnvironmentFailure(
             f"there is no type `{name}` of a module",
-            help=did_you_mean(name, DTYPES) or f"types are {', '.join(DTYPES)}",
+            help=did_you_mean(str(name).removeprefix("torch."), DTYPES)
+            or f"types are {', '.join(DTYPES)}",
         )
     return found
 
@@ -139,7 +142,9 @@ def construct(
     """
     made = execute(written.text, graph.name)
     with torch.inference_mode(False), torch.device("meta"), _Unstarted():
-        module = instantiate(made, written.network).to(dtype)
+        module = instantiate(made, written.network)
+        if not dtype == torch.get_default_dtype() == torch.float32:
+            module = module.to(dtype)
     verify_stored(module, promised, dtype)
     return module
 
@@ -153,12 +158,21 @@ def choose(module: nn.Module, weights: Given | None, *, partial: bool = False) -
         return None
     if isinstance(weights, (str, os.PathLike)):
         read = read_weights(weights)
+    elif isinstance(weights, Mapping):
+        read = StateDict({key: _tensor(key, value) for key, value in weights.items()})
     else:
-        read = StateDict(weights)
+        hint = ": pass its `state_dict()`" if isinstance(weights, nn.Module) else ""
+        raise TypeError(f"weights are a file or a state dict, not {type(weights).__name__}{hint}")
     wanted = module.state_dict()
     read = unprefixed(read, wanted)
     found = match(wanted, read.tensors, partial=partial)
     return Chosen({key: read.tensors[key] for key in found.taken}, found, read.remarks)
+
+
+def _tensor(key: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{key}` of the weights is no tensor, but {type(value).__name__}")
+    return value
 
 
 def fill(

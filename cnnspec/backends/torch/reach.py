@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import nn
 
@@ -14,7 +15,10 @@ from cnnspec.backends.torch.plan import Branch, CallStep, Step, Stored, Unit
 from cnnspec.backends.torch.text import is_attribute, quote
 from cnnspec.ir import Graph
 
-__all__ = ["Reach", "attribute", "container_kind"]
+__all__ = ["Reach", "Subscripts", "attribute", "container_kind"]
+
+Subscripts: TypeAlias = Mapping[str, str]
+"""By its key, what stands in brackets to reach a child of a list, a chain or a dict of modules."""
 
 _DICT_OWNS = frozenset(dir(nn.ModuleDict()))
 
@@ -24,10 +28,10 @@ class Reach:
     """How the forward of `unit` gets at modules and tensors, its own and those further down."""
 
     graph: Graph
-    made: Mapping[Unit, Mapping[str, int] | None]
+    made: Mapping[Unit, Subscripts | None]
     unit: Unit
     renamed: Mapping[int, str]
-    positions: Mapping[str, int] | None
+    subscripts: Subscripts | None
 
     def access(self, step: Step, name: str) -> str:
         """The text of what a step calls, or of a tensor `name` that its node stores itself."""
@@ -44,30 +48,30 @@ class Reach:
     def _walk(self, parts: list[str]) -> str:
         shown = "self"
         branch = self.unit.tree
-        positions = self.positions
-        kind = "class" if positions is None else "list"
+        subscripts = self.subscripts
+        kind = "class" if subscripts is None else "list"
         for part in parts:
             if part not in branch.children:
                 shown = attribute(shown, part)  # inside a module of torch
                 kind = "class"
                 continue
             branch = branch.children[part]
-            if kind == "list" and positions is not None and part in positions:
-                shown = f"{shown}[{positions[part]}]"
+            if kind == "list" and subscripts is not None and part in subscripts:
+                shown = f"{shown}[{subscripts[part]}]"
             elif kind in ("list", "dict") and shown.endswith("]"):
                 shown = attribute(shown, part)  # what a container holds is any module
-            elif kind == "list" and positions is None:
+            elif kind == "list" and subscripts is None:
                 shown = f"{shown}[{part}]"
             elif kind == "dict":
                 shown = f"{shown}[{quote(part)}]"
             else:
                 renamed = self.renamed.get(id(branch.leaf)) if shown == "self" else None
                 shown = attribute(shown, renamed or part)
-            positions = None
+            subscripts = None
             kind = "class"
             if isinstance(branch.leaf, Unit):
-                positions = self.made[branch.leaf]
-                kind = "class" if positions is None else "list"
+                subscripts = self.made[branch.leaf]
+                kind = "class" if subscripts is None else "list"
                 branch = Branch({**branch.leaf.tree.children, **branch.children})
             elif branch.leaf is None:
                 kind = container_kind(branch)

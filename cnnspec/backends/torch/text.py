@@ -55,7 +55,7 @@ class Figure:
     @property
     def text(self) -> str:
         """As it stands in source."""
-        return f"{self.lead}{self.value!r}{self.tail}"
+        return f"{self.lead}{flat(literal(self.value))}{self.tail}"
 
 
 Figures: TypeAlias = int | float | tuple["Figures", ...]
@@ -231,6 +231,10 @@ def _split(item: Doc) -> tuple[str, int, tuple[str, ...], tuple[int, ...]] | Non
 # ---------------------------------------------------------------------------------------- values
 
 
+_EXPONENT = re.compile(r"e\+?(-?)0*")
+"""Of `1e-06` and `1e+16`, which nobody writes so."""
+
+
 def quote(text: str) -> str:
     """A string literal in double quotes where that needs no escape."""
     shown = ascii(text)
@@ -246,7 +250,9 @@ def literal(value: object) -> Doc:
         return Group("(", tuple(map(literal, value)), ")", is_tuple=True)
     if isinstance(value, str):
         return quote(value)
-    if value is None or type(value) in (bool, int, float):
+    if type(value) is float:
+        return _EXPONENT.sub(r"e\1", repr(value))
+    if value is None or type(value) in (bool, int):
         return repr(value)
     raise TypeError(f"{type(value).__name__} cannot stand in generated source")
 

@@ -39,6 +39,10 @@ class Variants:
         """The steps that others, written as `unit`, do without."""
         return self._shortcuts.get(unit, ())
 
+    def is_one(self, unit: Unit) -> bool:
+        """True if a unit is written as another, or others as it."""
+        return unit in self._template or unit in self._shortcuts
+
     def heights(self, units: Sequence[Unit]) -> dict[Unit, int]:
         """For each unit the number of levels of units below; those that may be one class agree."""
         found = dict.fromkeys(units, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import zlib
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -58,6 +59,9 @@ _AVERAGED = "n_averaged"
 _SHOWN = 8
 _DEEPEST = 4
 _LARGEST_HEADER = 100_000_000
+_CHUNK = 1 << 20
+_ODD_ARCHIVE = (BadZipFile, OSError, ValueError, NotImplementedError, EOFError, zlib.error)
+"""What reading an archive raises where some of it is not what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Match:
             if len(self.misshapen) > _SHOWN:
                 yield f"  and {len(self.misshapen) - _SHOWN} more"
         if self.uncounted:
-            yield f"{quantity(len(self.uncounted), 'counter')} of batches not given: 0"
+            yield f"{quantity(len(self.uncounted), 'counter')} of batches not given, taken as 0"
         for (given, wanted), count in self.converted.items():
             yield f"{quantity(count, 'tensor')} converted from {given} to {wanted}"
 
@@ -144,6 +148,7 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
         return StateDict(_read_safetensors(name))
     if kind == "zip":
         _refuse_other_archives(name)
+        _refuse_damaged_archive(name)
     remarks: list[str] = []
     state = _unwrapped(_read_torch(name, zipped=kind == "zip"), name, remarks)
     return StateDict(state, tuple(remarks))
@@ -203,7 +208,7 @@ def _refuse_other_archives(name: str) -> None:
     try:
         with ZipFile(name) as archive:
             inside = {PurePosixPath(entry).name for entry in archive.namelist()}
-    except (BadZipFile, OSError, ValueError, NotImplementedError):
+    except _ODD_ARCHIVE:
         raise _damaged(name) from None
     if "constants.pkl" in inside:
         raise EnvironmentFailure(
@@ -212,6 +217,23 @@ def _refuse_other_archives(name: str) -> None:
         )
     if "data.pkl" not in inside:
         raise _foreign(name)
+
+
+def _refuse_damaged_archive(name: str) -> None:
+    """Raise for an archive of which some bytes are not those that were written.
+
+    `torch.load` does not look. An entry without a checksum, as `torch.save` writes where it was
+    told to leave them away, is taken as it is.
+    """
+    try:
+        with ZipFile(name) as archive:
+            for entry in archive.infolist():
+                if entry.CRC:
+                    with archive.open(entry) as file:
+                        while file.read(_CHUNK):
+                            pass
+    except _ODD_ARCHIVE:
+        raise _damaged(name) from None
 
 
 def _read_torch(name: str, *, zipped: bool) -> object:
@@ -381,7 +403,9 @@ def _fits(found: Tensor, wanted: Tensor) -> bool:
 def _refuse_odd(key: str, found: Tensor) -> None:
     """Raise for a tensor that cannot be copied into a plain one without loss."""
     kind = ""
-    if found.layout != torch.strided:
+    if found.is_meta:
+        kind = "without values"
+    elif found.layout != torch.strided:
         kind = "sparse"
     elif found.is_complex():
         kind = "complex"
