@@ -12,7 +12,8 @@ import json
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -20,14 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bench.departures import PARTS, Departure, departure
 from bench.tools import import_torchvision
+from tests import aten
 
 OURS, THEIRS = "cnnspec", "torchvision"
 _WARM_UP = 2
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "deeplabv3_resnet50": {"weights_backbone": None, "aux_loss": True},
-    "deeplabv3_resnet101": {"weights_backbone": None, "aux_loss": True},
-}
 
 
 def _construct(who: str, network: str) -> dict[str, float]:
@@ -42,7 +41,7 @@ def _construct(who: str, network: str) -> dict[str, float]:
         models = _models()
         models.get_model("squeezenet1_1", weights=None)
         began, began_cpu = perf_counter(), process_time()
-        models.get_model(network, weights=None, **_OPTIONS.get(network, {}))
+        models.get_model(network, weights=None)
     return {"seconds": perf_counter() - began, "cpu_seconds": process_time() - began_cpu}
 
 
@@ -60,36 +59,35 @@ def _models() -> Any:
 def _operations(network: str) -> dict[str, dict[str, Any]]:
     """What both run, in inference and in the two halves of a step of training, at batch 2."""
     import cnnspec
-    from tests import aten
     from tests.fuzzing.comparison import module_of
+    from tests.golden.oracles import model
 
     net = cnnspec.load(network)
     (value,) = net.graph.inputs.values()
     given = torch.empty(2, *net.graph.tensors[value].shape, device="meta")
     ours = module_of(net.graph)
-    with torch.device("meta"):
-        options = {"init_weights": False} if network == "googlenet" else _OPTIONS.get(network, {})
-        theirs = _models().get_model(network, weights=None, **options)
-    pairs = {
-        "inference": (aten.of_inference(ours, given), aten.of_inference(theirs, given)),
-        **dict(
-            zip(
-                ("forward", "backward"),
-                zip(aten.of_training(ours, given), aten.of_training(theirs, given), strict=True),
-                strict=True,
-            )
-        ),
-    }
+    theirs = deepcopy(model(network))
+    pairs = (
+        (aten.of_inference(ours, given), aten.of_inference(theirs, given)),
+        *zip(aten.of_training(ours, given), aten.of_training(theirs, given), strict=True),
+    )
     return {
-        part: {
-            "ours": len(mine),
-            "theirs": len(other),
-            "equal": mine == other,
-            "same_in_another_order": mine != other and sorted(mine) == sorted(other),
-            "equal_but_for_in_place": list(_out_of_place(mine)) == list(_out_of_place(other)),
-            "first": next(aten.differences(mine, other), ""),
-        }
-        for part, (mine, other) in pairs.items()
+        part: _comparison(departure(network, part), mine, other)
+        for part, (mine, other) in zip(PARTS, pairs, strict=True)
+    }
+
+
+def _comparison(
+    stated: Departure | None, ours: Sequence[str], theirs: Sequence[str]
+) -> dict[str, Any]:
+    equal = ours == theirs
+    return {
+        "ours": len(ours),
+        "theirs": len(theirs),
+        "equal": equal,
+        "as_stated": not equal and stated is not None and stated.explains(ours, theirs),
+        "reason": stated.reason if stated else "",
+        "first": next(aten.differences(ours, theirs), ""),
     }
 
 
@@ -98,17 +96,6 @@ def _shared() -> list[str]:
     from tests.golden.oracles import SHARED
 
     return sorted({network for networks in SHARED.values() for network in networks})
-
-
-def _out_of_place(operations: Sequence[str]) -> Iterator[str]:
-    """The operations with results of their own; copies that are made to be overwritten left out."""
-    for number, operation in enumerate(operations):
-        name, _, rest = operation.partition("(")
-        head, dot, overload = name.removeprefix("aten.").partition(".")
-        following = operations[number + 1 : number + 2]
-        if head == "clone" and following and "_." in following[0].partition("(")[0]:
-            continue
-        yield f"{head if head.startswith('_') else head.rstrip('_')}{dot}{overload}({rest}"
 
 
 # --------------------------------------------------------------------------------------- times

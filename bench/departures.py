@@ -1,0 +1,125 @@
+"""Where our modules run other operations than torchvision's own on purpose, and why.
+
+Each reason comes with the check that nothing but what it says is different. Operations are lines of
+`tests/aten.py`. Data and text: nothing is built or run here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["DEPARTURES", "PARTS", "Departure", "departure"]
+
+PARTS = ("inference", "forward", "backward")
+"""Inference, and the two halves of a step of training."""
+
+
+class Departure(NamedTuple):
+    """Why sequences differ, and `explains(ours, theirs)`: whether that is all the difference."""
+
+    reason: str
+    explains: Callable[[Sequence[str], Sequence[str]], bool]
+
+
+def departure(network: str, part: str) -> Departure | None:
+    """The departure of a network of that name; None where all operations are to be equal."""
+    for family, parts in DEPARTURES.items():
+        if network.startswith(family):
+            return parts.get(part)
+    return None
+
+
+# ------------------------------------------------------------------------------------- the checks
+
+
+def _in_place(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Equal but for ReLUs that overwrite their input here and do not there."""
+    return len(ours) == len(theirs) and all(
+        mine == other or mine == other.replace("aten.relu.default(", "aten.relu_.default(")
+        for mine, other in zip(ours, theirs, strict=True)
+    )
+
+
+def _without_a_head(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Theirs go on behind ours, with a head that has one convolution with a bias and a resizing."""
+    more = theirs[len(ours) :]
+    head = [operation.removeprefix("aten.").partition(".")[0] for operation in more]
+    expected = ["convolution", "empty", "native_batch_norm", "relu", "convolution"]
+    return _in_place(ours, theirs[: len(ours)]) and head == [*expected, "upsample_bilinear2d"]
+
+
+def _in_another_order(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """The same operations, each as often."""
+    return sorted(ours) == sorted(theirs)
+
+
+def _joined_step_by_step(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Equal but for how many parts each joined tensor had; theirs also "join" single tensors."""
+    return [*_joins(ours)] == [*_joins(theirs)] and _parts(ours) < _parts(theirs)
+
+
+def _joins(operations: Sequence[str]) -> Iterator[str]:
+    for operation in operations:
+        sizes = _parts_of(operation)
+        if not sizes:
+            yield operation
+        elif len(sizes) > 1:
+            first = sizes[0]
+            yield f"joined {first[0]}, {sum(size[1] for size in sizes)}, {first[2:]}"
+
+
+def _parts(operations: Sequence[str]) -> int:
+    return sum(len(_parts_of(operation)) for operation in operations)
+
+
+def _parts_of(operation: str) -> list[list[int]]:
+    """The sizes of what is joined along channels; none if the operation does something else."""
+    if not re.fullmatch(r"aten\.cat\.default\(\[.*\], 1\)", operation):
+        return []
+    return [[*map(int, each.split(", "))] for each in re.findall(r"\w\[([\d, ]+)\]", operation)]
+
+
+def _gradients_of_joins(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Equal but for how gradients are cut into parts and those of a part added: ours less often."""
+    mine, other = ([*filter(_no_cut_or_sum, each)] for each in (ours, theirs))
+    return mine == other and len(ours) < len(theirs)
+
+
+def _no_cut_or_sum(operation: str) -> bool:
+    return not re.match(r"aten\.(slice|add)\.Tensor\(float32\[\d+, \d+, \d+, \d+\], ", operation)
+
+
+# ----------------------------------------------------------------------------------- the reasons
+
+_RELUS = Departure("more ReLUs work in place, where nobody can tell", _in_place)
+_JOINS = (
+    "a layer joins its channels to what is joined already, torchvision's joins all parts so far "
+    "anew: equal values, fewer "
+)
+
+DEPARTURES: Mapping[str, Mapping[str, Departure]] = {
+    "deeplabv3": {
+        "inference": Departure(
+            "the auxiliary head is left out, whose output torchvision computes and hands out; "
+            + _RELUS.reason,
+            _without_a_head,
+        ),
+        "forward": _RELUS,
+    },
+    "densenet": {
+        "inference": Departure(f"{_JOINS}parts", _joined_step_by_step),
+        "forward": Departure(f"{_JOINS}parts", _joined_step_by_step),
+        "backward": Departure(f"{_JOINS}operations", _gradients_of_joins),
+    },
+    "googlenet": dict.fromkeys(
+        ("forward", "backward"),
+        Departure(
+            "the auxiliary heads run behind the trunk, not where they branch off",
+            _in_another_order,
+        ),
+    ),
+    "mobilenet_v3": {"inference": _RELUS, "forward": _RELUS},
+}
+"""By the beginning of the network's name, and by part. All other sequences are equal."""
