@@ -10,14 +10,14 @@ import shutil
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from cnnspec.diagnostics import EnvironmentFailure
 
-__all__ = ["filling", "replacing", "write_draft", "write_file"]
+__all__ = ["filling", "replacing", "undisturbed", "write_draft", "write_file"]
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def filling(path: str | os.PathLike[str]) -> Iterator[Path]:
         with _explained(path):
             draft.mkdir()
         yield draft
-        with _explained(path), _undisturbed():
+        with _explained(path), undisturbed():
             if there:
                 for file in sorted(draft.iterdir()):
                     place = target / file.name
@@ -90,12 +90,12 @@ def filling(path: str | os.PathLike[str]) -> Iterator[Path]:
             else:
                 draft.rename(target)
     finally:
-        with _undisturbed():
+        with undisturbed():
             shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back for the moment of the block. Only the main thread gets them."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -115,10 +115,16 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(later)
 
 
-def write_draft(draft: Path, data: bytes, path: str | os.PathLike[str]) -> None:
-    """Write a draft and wait until the disk has it; `path` is what messages call it."""
+def write_draft(
+    draft: Path, data: bytes | Iterable[bytes | memoryview], path: str | os.PathLike[str]
+) -> None:
+    """Write a draft and wait until the disk has it; `path` is what messages call it.
+
+    `data` may come in pieces, so that not all of it has to be in memory at once.
+    """
     with _explained(path), draft.open("wb") as file:
-        file.write(data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

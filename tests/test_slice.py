@@ -26,6 +26,8 @@ from torch import nn
 
 import cnnspec
 from cnnspec.backends.onnx import VerificationFailure, file
+from cnnspec.backends.onnx.build import Lowered, Options
+from cnnspec.backends.onnx.program import Program
 from cnnspec.backends.onnx.session import newest_opset
 from cnnspec.backends.torch import named_outputs
 from tests.torchvision_networks import difference, enliven, lively, pixels, reference
@@ -258,7 +260,7 @@ def test_other_opsets_load_and_compute_the_same(
 @pytest.mark.parametrize("name", ["lenet5", "resnet18"])
 def test_weights_by_default_are_those_of_a_fresh_module(name: str, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    report = network(name).to_onnx(path)
+    report = network(name).to_onnx(path, fold=False)
     assert report.verification is not None
     assert report.verification.close
     state = network(name).to_torch().state_dict()
@@ -297,14 +299,14 @@ Damage = Callable[[onnx.ModelProto, str], None]
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, damage: Damage, place: str) -> None:
     """Do damage to every model that is built."""
-    honest = file.to_model
+    honest = file.lower
 
-    def damaged(*arguments: object, **options: object) -> onnx.ModelProto:
-        model = honest(*arguments, **options)  # type: ignore[arg-type]
+    def damaged(program: Program, options: Options) -> Lowered:
+        model = honest(program, options).with_arrays()
         damage(model, place)
-        return model
+        return Lowered(model, {})
 
-    monkeypatch.setattr(file, "to_model", damaged)
+    monkeypatch.setattr(file, "lower", damaged)
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["replacing", "new"])
@@ -312,7 +314,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, damage: Damage, place: str) -> Non
     ("name", "damage", "place"),
     [
         ("lenet5", _operation, "Tanh -> Sigmoid"),
-        ("lenet5_table", _weight, "c3.weight"),
+        ("lenet5_table", _weight, "c3/dense"),
         ("resnet18", _operation, "Relu -> Sigmoid"),
         ("resnet18", _attribute, "pads"),
     ],

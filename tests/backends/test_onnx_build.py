@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +13,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from cnnspec.backends.onnx.build import BATCH, tensor_names, to_model
+from cnnspec.backends.onnx.build import BATCH, Options, lower, tensor_names, to_model
+from cnnspec.backends.onnx.program import program_of
 from cnnspec.backends.onnx.session import newest_opset, session
 from cnnspec.ir import Graph
+from cnnspec.lower import Dim, In, Node, Rest, TorchCode, node, shape
+from cnnspec.op import Site
 from cnnspec.ops.conv import Conv2d
+from cnnspec.ops.fixed_conv import FixedConv2d
+from cnnspec.ops.masked_conv import MaskedConv2d
 from tests.backends.onnx_networks import (
     Bare,
     Dense,
@@ -25,6 +31,7 @@ from tests.backends.onnx_networks import (
     Halves,
     Joined,
     Leaky,
+    Plain,
     Plus,
     Same,
     Sum,
@@ -202,9 +209,13 @@ def test_weights_are_cut_and_turned_before_they_are_stored() -> None:
 
 
 def test_a_parameter_is_its_weight_and_a_changed_one_has_another_name() -> None:
-    body = built(unbatched()).graph
-    assert {"token", "scaled"} <= {tensor.name for tensor in body.initializer}
-    assert [node.output[0] for node in body.node if node.op_type == "Mul"] == ["scaled:value"]
+    graph = unbatched()
+    module = torch_of(graph)
+    body = to_model(graph, arrays(module)).graph
+    assert "Mul" not in {node.op_type for node in body.node}
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in body.initializer}
+    assert {"token", "scaled:value"} <= found.keys()
+    np.testing.assert_array_equal(found["scaled:value"], 2 * arrays(module)["scaled"])
 
 
 def test_an_output_without_a_batch_is_declared_as_it_is() -> None:
@@ -240,3 +251,84 @@ def test_a_whole_number_may_be_given_for_a_float_attribute() -> None:
 def test_the_ir_version_goes_with_the_opset(opset: int, ir: int) -> None:
     model = built(shared(), opset=opset)
     assert (model.opset_import[0].version, model.ir_version) == (opset, ir)
+
+
+# ------------------------------------------------------------------------------------ constants
+
+
+def test_what_follows_from_weights_alone_is_stored() -> None:
+    """Kernels repeated for the channels, links written into a dense kernel: no node makes them."""
+    net = Network(x=image(3, 8, 8))
+    fixed = net.add("fixed", made(FixedConv2d, kernel=[[[1, 2], [3, -1]]] * 2), 0)
+    table = [[0], [1, 2]]
+    net.output("y", net.add("masked", made(MaskedConv2d, table=table, kernel_size=3), fixed))
+    model = built(net.graph())
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Conv"]
+    stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert stored == {
+        "fixed/weight": [6, 1, 2, 2],
+        "masked/dense": [2, 6, 3, 3],
+        "masked.bias": [2],
+    }
+
+
+def test_what_would_make_the_file_large_is_left_to_the_runtime() -> None:
+    """A kernel of 16 bytes: for 70,000 channels it would take more than a megabyte."""
+    for channels, kinds in ((7, ["Conv"]), (70_000, ["Tile", "Conv"])):
+        net = Network(x=image(channels, 2, 2))
+        net.output("y", net.add("fixed", made(FixedConv2d, kernel=[[1, 2], [3, -1]]), 0))
+        assert [node.op_type for node in built(net.graph()).graph.node] == kinds
+
+
+def test_a_constant_that_is_an_output_is_written_by_a_node() -> None:
+    net = Network(x=image(2, 2, 2))
+    net.output("y", net.add("leaky", made(Leaky), 0))
+    net.output("scaled", net.add("doubled", made(Doubled, shape=[5])))
+    net.output("token", net.add("bare", made(Bare, shape=[5])))
+    model = built(net.graph())
+    assert [(node.op_type, node.output[0]) for node in model.graph.node] == [
+        ("LeakyRelu", "y"),
+        ("Mul", "scaled"),
+        ("Identity", "token"),
+    ]
+
+
+def test_an_output_takes_its_name_through_what_only_passes_it_on() -> None:
+    net = Network(x=image(2, 2, 2))
+    same = net.add("b", made(Same), net.add("a", made(Same), net.add("leaky", made(Leaky), 0)))
+    net.output("y", net.add("drop", made(Drop), same))
+    body = built(net.graph()).graph
+    assert [(node.op_type, list(node.output)) for node in body.node] == [("LeakyRelu", ["y"])]
+
+
+# ------------------------------------------------------------------------------------ free sizes
+
+
+class Whole(Plain):
+    """Gives a tensor the shape it has, read when the model runs."""
+
+    def torch(self, at: Site) -> TorchCode:
+        """The input."""
+        return In(0)
+
+    def onnx(self, at: Site, opset: int) -> tuple[Node, ...]:
+        """Reshape."""
+        return (node("Reshape", In(0), shape(Dim(In(0), 0), Rest(In(0), 1))),)
+
+
+@pytest.mark.parametrize("batch", ["dynamic", 2])
+def test_sizes_that_are_free_are_read_when_the_model_runs(batch: Any) -> None:
+    net = Network(x=image(3, 6, 5))
+    net.output("y", net.add("whole", made(Whole), net.add("leaky", made(Leaky), 0)))
+    program = program_of(net.graph(), {})
+    free = {0: (3, "height", 5), 1: (3, None, 5), 2: (3, None, 5)}
+    model = lower(program, Options(batch=batch, free=free)).with_arrays()
+    onnx.checker.check_model(model, full_check=True)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [(d.dim_param, d.dim_value) for d in dims[1:]] == [("", 3), ("height", 0), ("", 5)]
+    runtime = onnxruntime.InferenceSession(model.SerializeToString())
+    for height in (6, 9):
+        x = np.ones((2, 3, height, 5), np.float32)
+        assert runtime.run(None, {"x": x})[0].shape == x.shape
+    fixed = lower(program, Options(batch=2))
+    assert {node.op_type for node in fixed.model.graph.node} == {"LeakyRelu", "Reshape"}

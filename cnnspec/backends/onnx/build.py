@@ -1,23 +1,26 @@
-"""Graph and arrays to an ONNX model: direct lowering, no tracing.
+"""A program to an ONNX model: direct lowering, no tracing.
 
-The same graph, arrays and options give the same bytes. torch and ONNX Runtime may not enter.
+The same program and options give the same bytes. torch and ONNX Runtime may not enter, nor what
+changes the arithmetic: that is done to the program before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from cnnspec.backends.onnx.writer import Array, Place, Writer
-from cnnspec.ir import Graph, Node
+from cnnspec.backends.onnx.folding import fold as folded
+from cnnspec.backends.onnx.program import Array, Program, Step, program_of, tensor_names
+from cnnspec.backends.onnx.writer import Given, Place, Writer
+from cnnspec.ir import Graph
 from cnnspec.lower import In, Out, Own
 from cnnspec.lower import Node as OnnxNode
-from cnnspec.tensor import Tensor
 
-__all__ = ["BATCH", "OLDEST_OPSET", "state_key", "tensor_names", "to_model"]
+__all__ = ["BATCH", "OLDEST_OPSET", "Lowered", "Options", "lower", "tensor_names", "to_model"]
 
 BATCH = "batch"
 """Name of the dynamic batch axis."""
@@ -25,53 +28,42 @@ BATCH = "batch"
 OLDEST_OPSET = 13
 """The oldest opset the operations lower to."""
 
-
-def state_key(graph: Graph, node: Node, name: str) -> str:
-    """The state-dict key of a weight or buffer of `node`, which may be another node's."""
-    while node.share is not None:
-        node = graph.nodes[node.share]
-    return f"{node.path}.{name}" if name else node.path
+_SMALL = 1024
+"""Bytes that hold all that shapes follow from: sizes and axes."""
 
 
-def tensor_names(graph: Graph) -> Mapping[int, str]:
-    """The ONNX name of each value that inference computes.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a model is written for.
 
-    Network inputs and outputs have the names the spec gives them, the others the path of their
-    node. A path that an input, an output or a weight already has gets `:value` behind it. A value
-    that an op only passes on (dropout) has the name of the one it is.
+    `batch` is the size of the batch, or dynamic, when the axis is named `batch`. `free` gives the
+    sizes, batch not counted, of values that have some which are known only when the model runs:
+    those are names, or None where none is declared.
     """
-    through = _passed_on(graph)
-    names = {value: name for name, value in graph.inputs.items()}
-    taken = set(names.values())
-    for output in graph.outputs:
-        value = through.get(output.value, output.value)
-        if not output.training and value not in names and output.name not in taken:
-            names[value] = output.name
-            taken.add(output.name)
-    for index in sorted(graph.inference):
-        node = graph.nodes[index]
-        own_place = "" in node.op.weights(graph.site(node))
-        for value in node.outputs:
-            if value in names or value in through:
-                continue
-            name = graph.value_name(value)
-            while name in taken or (own_place and name == node.path):
-                name += ":value"
-            names[value] = name
-            taken.add(name)
-    names.update({value: names[source] for value, source in through.items()})
-    return names
+
+    opset: int = 18
+    batch: int | Literal["dynamic"] = "dynamic"
+    free: Mapping[int, tuple[int | str | None, ...]] = field(default_factory=dict)
 
 
-def _passed_on(graph: Graph) -> Mapping[int, int]:
-    """For each output of an op that inference leaves out, the value it is equal to."""
-    through: dict[int, int] = {}
-    for index in sorted(graph.inference):
-        node = graph.nodes[index]
-        if node.op.identity_at_inference:
-            source = node.inputs[0]
-            through[node.outputs[0]] = through.get(source, source)
-    return through
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A model without its weights, and the weights by name, in order: views of what was given."""
+
+    model: onnx.ModelProto
+    initializers: Mapping[str, Array]
+
+    def with_arrays(self) -> onnx.ModelProto:
+        """The model with its weights inside, each copied once, straight into the message."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for name, array in self.initializers.items():
+            tensor = model.graph.initializer.add()
+            tensor.name = name
+            tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+            tensor.dims.extend(array.shape)
+            tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        return model
 
 
 def to_model(
@@ -80,89 +72,119 @@ def to_model(
     *,
     opset: int = 18,
     batch: int | Literal["dynamic"] = "dynamic",
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """The model that computes the inference outputs of `graph`.
 
-    `arrays` holds weights and buffers by state-dict key, in torch's shapes. A dynamic batch axis is
-    named `batch`. Outputs that only training needs are left out, and so is everything that no
-    output depends on.
+    `arrays` holds weights and buffers by state-dict key, in torch's shapes. Outputs that only
+    training needs are left out, and so is everything that no output depends on. `fold` says whether
+    norms of fixed statistics are folded into the layers beside them.
     """
-    names = dict(tensor_names(graph))
-    size = next(iter(graph.inputs), "") if batch == "dynamic" else batch
-    writer = Writer(arrays, frozenset(names.values()), opset, size)
-    final = {output.name for output in graph.outputs if not output.training}
-    for index in sorted(graph.inference):
-        node = graph.nodes[index]
-        if node.op.identity_at_inference:
-            names[node.outputs[0]] = names[node.inputs[0]]
-            continue
-        _lower(graph, node, writer, names, final, opset)
-
-    opsets = [helper.make_opsetid("", opset)]
-    model = onnx.ModelProto(
-        ir_version=helper.find_min_ir_version_for(opsets),
-        opset_import=opsets,
-        producer_name="cnnspec",
-    )
-    body = model.graph
-    body.name = graph.name
-    for name, value in graph.inputs.items():
-        body.input.append(_declare(name, graph.tensors[value], batch))
-    for output in graph.outputs:
-        if output.training:
-            continue
-        name = output.name
-        if names[output.value] != name:
-            if name in graph.inputs:
-                name += ":output"
-            writer.identity(names[output.value], name)
-        body.output.append(_declare(name, graph.tensors[output.value], batch))
-    writer.finish([output.name for output in body.output], body)
-    if not all(graph.tensors[each.value].batched for each in graph.outputs if not each.training):
-        _settle(body, shape_inference.infer_shapes(model).graph)
-    return model
+    program = program_of(graph, arrays)
+    return lower(folded(program) if fold else program, Options(opset, batch)).with_arrays()
 
 
-def _lower(
-    graph: Graph,
-    node: Node,
-    writer: Writer,
-    names: dict[int, str],
-    final: set[str],
-    opset: int,
-) -> None:
-    """Write one op, or only note the name where the op is nothing but another name."""
-    site = graph.site(node)
-    written = node.op.onnx(site, opset)
-    match written:
-        case (OnnxNode("Identity", (In(number),), (Out(0),)),):
-            source = names[node.inputs[number]]
-        case (OnnxNode("Identity", (Own(name) as own,), (Out(0),)),):
-            source = writer.initializer(own, state_key(graph, node, name))
-        case _:
-            source = ""
-    if source and names[node.outputs[0]] not in final:
-        names[node.outputs[0]] = source
-        return
-    writer.op(
-        written,
-        Place(
-            node.path,
-            tuple(names[value] for value in node.inputs),
-            site.inputs,
-            tuple(names[value] for value in node.outputs),
-            lambda name: state_key(graph, node, name),
-        ),
-    )
+def lower(program: Program, options: Options) -> Lowered:
+    """The nodes of a program and the weights they read, each stored once."""
+    return _Lowering(program, options).run()
 
 
-def _declare(name: str, tensor: Tensor, batch: int | str) -> onnx.ValueInfoProto:
-    leading = BATCH if batch == "dynamic" else batch
-    sizes = [leading, *tensor.shape] if tensor.batched else None
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+class _Lowering:
+    """One run of `lower`: `names` starts as the program's, and ends as what values came to be."""
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self._program = program
+        self._options = options
+        self._names = dict(program.names)
+        batch = next(iter(program.inputs), "") if options.batch == "dynamic" else options.batch
+        reserved = (*program.names.values(), *program.outputs)
+        self._writer = Writer(program.arrays, reserved, program.outputs, options.opset, batch)
+
+    def run(self) -> Lowered:
+        """Write every step, then inputs and outputs."""
+        program, options = self._program, self._options
+        written = [self._nodes(step) for step in program.steps]
+        self._name_outputs(written)
+        for step, nodes in zip(program.steps, written, strict=True):
+            self._write(step, nodes)
+        opsets = [helper.make_opsetid("", options.opset)]
+        model = onnx.ModelProto(
+            ir_version=helper.find_min_ir_version_for(opsets),
+            opset_import=opsets,
+            producer_name="cnnspec",
+        )
+        body = model.graph
+        body.name = program.name
+        for name, value in program.inputs.items():
+            body.input.append(self._declared(name, value))
+        for name, value in program.outputs.items():
+            target = name
+            if self._names[value] != name:
+                target += ":output" if name in program.inputs else ""
+                self._writer.identity(self._names[value], target)
+            body.output.append(self._declared(target, value))
+        initializers = self._writer.finish([output.name for output in body.output], body)
+        lowered = Lowered(model, initializers)
+        if not all(program.tensors[value].batched for value in program.outputs.values()):
+            for output, found in zip(body.output, _inferred(lowered), strict=True):
+                output.CopyFrom(found)  # what has no batch is declared as it turns out to be
+        return lowered
+
+    def _nodes(self, step: Step) -> tuple[OnnxNode, ...]:
+        """The ONNX data of a step, by the rule for open sizes where it reads any."""
+        site, opset = self._program.site(step), self._options.opset
+        if any(value in self._options.free for value in step.inputs):
+            return step.op.onnx_open(site, opset)
+        return step.op.onnx(site, opset)
+
+    def _name_outputs(self, written: Sequence[tuple[OnnxNode, ...]]) -> None:
+        """Give the name of an output to the value it is, behind ops that only pass it on."""
+        program, names = self._program, self._names
+        same: dict[int, int] = {}
+        for step, nodes in zip(program.steps, written, strict=True):
+            match nodes:
+                case (OnnxNode("Identity", (In(number),), (Out(0),)),):
+                    source = step.inputs[number]
+                    same[step.outputs[0]] = same.get(source, source)
+        inputs = frozenset(program.inputs.values())
+        for name, value in program.outputs.items():
+            source = same.get(value, value)
+            if source not in inputs and names[source] not in program.outputs:
+                names[source] = name
+
+    def _write(self, step: Step, nodes: tuple[OnnxNode, ...]) -> None:
+        """Write one op, or only note the name where the op is nothing but another name."""
+        names = self._names
+        match nodes:
+            case (OnnxNode("Identity", (In(number),), (Out(0),)),):
+                names[step.outputs[0]] = names[step.inputs[number]]
+                return
+            case (OnnxNode("Identity", (Own(name) as own,), (Out(0),)),):
+                names[step.outputs[0]] = self._writer.initializer(own, step.keys[name])
+                return
+        given = tuple([self._given(value) for value in step.inputs])
+        outputs = tuple([names[value] for value in step.outputs])
+        self._writer.op(nodes, Place(step.path, given, outputs, step.keys))
+
+    def _given(self, value: int) -> Given:
+        tensor = self._program.tensors[value]
+        sizes = self._options.free.get(value, tensor.shape)
+        known = tuple([size if isinstance(size, int) else None for size in sizes])
+        return Given(self._names[value], known, tensor.batched)
+
+    def _declared(self, name: str, value: int) -> onnx.ValueInfoProto:
+        tensor = self._program.tensors[value]
+        batch = BATCH if self._options.batch == "dynamic" else self._options.batch
+        sizes = [batch, *self._options.free.get(value, tensor.shape)] if tensor.batched else None
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
 
 
-def _settle(body: onnx.GraphProto, inferred: onnx.GraphProto) -> None:
-    """Give outputs without a batch the shape they turn out to have."""
-    for output, found in zip(body.output, inferred.output, strict=True):
-        output.CopyFrom(found)
+def _inferred(lowered: Lowered) -> Sequence[onnx.ValueInfoProto]:
+    """The outputs with the shapes that onnx infers; it reads the values of small arrays alone."""
+    small = {name: array for name, array in lowered.initializers.items() if array.nbytes <= _SMALL}
+    model = Lowered(lowered.model, small).with_arrays()
+    for name, array in lowered.initializers.items():
+        if name not in small:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+    return list(shape_inference.infer_shapes(model).graph.output)

@@ -1,142 +1,378 @@
 """The file: built, proved, and only then put under its name.
 
-How a model is built or proved may not enter.
+Puts the parts of this room in order. How a model is built, narrowed, stored or proved may not
+enter.
 """
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial as bound
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import onnx
+import onnxruntime
 import torch
+from onnx import helper
 from torch import nn
 
-from cnnspec.backends.onnx.build import OLDEST_OPSET, to_model
+from cnnspec.backends.onnx.build import OLDEST_OPSET, Lowered, Options, lower
+from cnnspec.backends.onnx.calibration import Calibration, Feeds, Samples, samples_of
+from cnnspec.backends.onnx.dynamic import FreeSizes, free_sizes
+from cnnspec.backends.onnx.folding import fold as folding
+from cnnspec.backends.onnx.precision import Kept, advice, quantize, to_half
+from cnnspec.backends.onnx.preprocessing import Around, around, attach
+from cnnspec.backends.onnx.program import program_of
+from cnnspec.backends.onnx.proving import Proof
+from cnnspec.backends.onnx.reference import Given, hash_of, reference
 from cnnspec.backends.onnx.session import newest_opset
-from cnnspec.backends.onnx.verify import Verification
-from cnnspec.backends.onnx.verify import verify as prove
+from cnnspec.backends.onnx.storing import LARGEST, storing
+from cnnspec.backends.onnx.verify import Agreement, Verification, VerificationFailure
 from cnnspec.backends.onnx.writer import Array
-from cnnspec.backends.torch import to_torch
-from cnnspec.diagnostics import EnvironmentFailure, nearest, quantity
-from cnnspec.files import replacing, write_draft
+from cnnspec.backends.torch.module import Chosen
+from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
+from cnnspec.metadata import KEY, InGraph, ModelMetadata, Precision, Preprocess
+from cnnspec.report import analyze
+from cnnspec.report.flat import FlatNetwork
 
-__all__ = ["ExportReport", "arrays_of", "export"]
+__all__ = ["Calibration", "Declared", "ExportReport", "Progress", "Thorough", "export"]
 
-_LARGEST = 2**31 - 2**24
-"""Bytes of weights that one file holds: protobuf ends at 2 GiB, with room left for the nodes."""
+Thorough = Literal["quick", "full", "none"]
+"""How much of a file is proved."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done and how much there is, 0 where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An input or output as the file declares it: its type, and sizes or their names in order."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"dtype": self.dtype, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """A file that was written: its size in bytes, and its proof unless none was asked for."""
+    """A file that was written, and what it is.
+
+    `size` is in bytes, with that of `data`, the file of weights beside it where there is one.
+    `folded` are the paths of norms that other layers took over, `kept` the layers that stay float32
+    in another precision, each with the reason. `around` is what the file does beside the network,
+    `free` the sizes that are open in it, if any.
+    `chosen` says how given weights fit. `verification` is the proof of a float32 file, `agreement`
+    that of another, both None where none was asked for.
+    """
 
     path: Path
     opset: int
     size: int
+    data: str | None
+    nodes: int
+    inputs: Mapping[str, Declared]
+    outputs: Mapping[str, Declared]
+    params: int
+    folded: tuple[str, ...]
+    kept: tuple[Kept, ...]
+    around: Around
+    free: FreeSizes | None
+    metadata: ModelMetadata
+    chosen: Chosen | None
     verification: Verification | None
+    agreement: Agreement | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        proof = self.verification or self.agreement
+        fitting = self.chosen.match if self.chosen else None
+        about = self.metadata.to_dict()
+        for key in ("format", "spec", "labels", "preprocess"):
+            del about[key]
+        return {
+            "format": 1,
+            "path": os.fspath(self.path),
+            "data": self.data,
+            "bytes": self.size,
+            "opset": self.opset,
+            "nodes": self.nodes,
+            "params": self.params,
+            "folded": list(self.folded),
+            "kept": [asdict(each) for each in self.kept],
+            **about,
+            "inputs": {name: each.to_dict() for name, each in self.inputs.items()},
+            "outputs": {name: each.to_dict() for name, each in self.outputs.items()},
+            "free": dict(self.free.names) if self.free else {},
+            "softmax": list(self.around.softmax),
+            "weights": None
+            if fitting is None
+            else {
+                "taken": len(fitting.taken),
+                "missing": list(fitting.missing),
+                "unexpected": list(fitting.unexpected),
+                "misshapen": [odd.key for odd in fitting.misshapen],
+            },
+            "proof": None if proof is None else proof.to_json(),
+            "warnings": list(self.warnings),
+        }
 
 
 def export(
     graph: Graph,
     path: str | os.PathLike[str],
-    weights: nn.Module | Mapping[str, torch.Tensor | Array] | None = None,
+    weights: Given | None = None,
     *,
-    verify: bool = True,
+    version: str,
+    partial: bool = False,
+    verify: bool | Thorough = "quick",
     opset: int = 18,
     batch: int | Literal["dynamic"] = "dynamic",
+    size: Literal["fixed", "dynamic"] = "fixed",
     seed: int = 0,
+    fold: bool = True,
+    precision: Precision = "float32",
+    calibration: Calibration | None = None,
+    half_io: bool = False,
+    preprocess: InGraph = "none",
+    softmax: bool = False,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Write `graph` as an ONNX file at `path`.
 
-    `weights` is the network as a module, or a state dict of tensors or arrays; without either they
-    are initialised with `seed`. The file appears under its name at once and whole, after it was
-    proved equal to torch unless `verify` is False; whatever stops that leaves what was there.
+    `weights` are a module, a file, or tensors or arrays by key, of which with `partial` something
+    has to fit; the rest starts from `seed`. `precision` int8 needs `calibration`: a folder of
+    images, or batches by input name. Inputs and outputs stay float32 unless `half_io`. With
+    `preprocess` the file takes images (see `ModelMetadata`), with `softmax` it gives probabilities.
+    `version` is cnnspec's own, for the metadata.
 
-    Raises `EnvironmentFailure` for a path that cannot be written, weights that do not fit, and an
-    opset that ONNX Runtime does not load; `VerificationFailure` for a model that fails its proof.
+    The file appears under its name whole, after it was proved equal to torch, `full` at more sizes
+    and against float64; whatever stops that leaves what was there. Weights of more than 2 GB are in
+    a file beside it.
+
+    Raises `EnvironmentFailure` for a path that cannot be written, weights that do not fit, and what
+    the network or ONNX cannot do; `VerificationFailure` for a file that fails its proof.
     """
+    thorough: Thorough = verify if isinstance(verify, str) else ("quick" if verify else "none")
+    _refuse(opset, batch, precision, half_io, calibration)
+    tell = progress or _silent
+    samples = None if calibration is None else samples_of(graph, calibration, batch)
+    with storing(path) as draft:
+        made = reference(
+            graph, weights, seed=seed, partial=partial, progress=bound(tell, "weights")
+        )
+        free = free_sizes(graph, opset) if size == "dynamic" else None
+        options = Options(opset, batch, free.values if free else {})
+        model, arrays, folded = _lowered(graph, made.arrays, options, fold)
+        chosen = around(graph, model, in_graph=preprocess, softmax=softmax, half=half_io)
+        kept: tuple[Kept, ...] = ()
+        odd, warning = _not_finite(made.module), None
+        if precision != "float32":
+            model, kept = _narrowed(model, arrays, graph, precision, half_io, batch, samples, tell)
+            arrays = {}
+            warning = advice(precision)
+        attach(model, chosen)
+        params, spec = _written(graph)
+        metadata = ModelMetadata(
+            name=graph.name,
+            spec=spec,
+            weights_sha256=hash_of(made.arrays),
+            inputs={name: graph.tensors[value].shape for name, value in graph.inputs.items()},
+            outputs={
+                output.name: graph.tensors[output.value].shape
+                for output in graph.outputs
+                if not output.training
+            },
+            labels=graph.metadata.get("labels") or None,
+            preprocess=_said(graph),
+            in_graph=preprocess,
+            softmax=chosen.probabilities,
+            precision=precision,
+            batch=batch,
+            size=size,
+            versions=_versions(version),
+        )
+        model.metadata_props.add(key=KEY, value=metadata.to_json())
+        nodes = len(model.graph.node)
+        inputs, outputs = _declared(model.graph.input), _declared(model.graph.output)
+        draft.write(model, arrays)
+        del model, arrays
+        verification: Verification | None = None
+        agreement: Agreement | None = None
+        if thorough != "none":
+            others = free.others if free else ()
+            proof = Proof(
+                draft.place, graph, made.module, chosen, others, lambda doing: tell(doing, 0, 0)
+            )
+            with _blaming(odd):
+                if precision == "float32":
+                    verification = proof.verification(thorough)
+                else:
+                    agreement = proof.agreement(precision, samples)
+    return ExportReport(
+        path=Path(path),
+        opset=opset,
+        size=draft.size,
+        data=draft.data,
+        nodes=nodes,
+        inputs=inputs,
+        outputs=outputs,
+        params=params,
+        folded=folded,
+        kept=kept,
+        around=chosen,
+        free=free,
+        metadata=metadata,
+        chosen=made.chosen,
+        verification=verification,
+        agreement=agreement,
+        warnings=tuple(each for each in (odd, warning) if each is not None),
+    )
+
+
+def _not_finite(module: nn.Module) -> str | None:
+    """What to say of a weight that is not finite, as after training that diverged."""
+    for key, weight in module.named_parameters():
+        # The least and the largest value tell, and need no memory.
+        if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            return f"weight `{key}` has values that are not finite"
+    return None
+
+
+@contextmanager
+def _blaming(reason: str | None) -> Iterator[None]:
+    """Give a proof that fails for a known reason as no mistake of the file."""
+    try:
+        yield
+    except VerificationFailure:
+        if reason is None:
+            raise
+        raise EnvironmentFailure(f"nothing can be proved: {reason}") from None
+
+
+def _refuse(
+    opset: int,
+    batch: int | Literal["dynamic"],
+    precision: Precision,
+    half_io: bool,
+    calibration: Calibration | None,
+) -> None:
+    """Raise for options that do not go together, or with what is installed."""
     newest = newest_opset()
     if not OLDEST_OPSET <= opset <= newest:
         raise EnvironmentFailure(
             f"opset {opset} is not possible",
             help=f"the installed onnxruntime and cnnspec agree on {OLDEST_OPSET} to {newest}",
         )
-    target = Path(path)
-    with replacing(target) as draft:
-        module = _reference(graph, weights, seed)
-        arrays = arrays_of(module)
-        size = sum(array.nbytes for array in arrays.values())
-        if size > _LARGEST:
-            raise EnvironmentFailure(
-                f"the weights take {size / 1e9:.1f} GB, more than the 2 GB one ONNX file holds"
-            )
-        data = to_model(graph, arrays, opset=opset, batch=batch).SerializeToString(
-            deterministic=True
+    if batch != "dynamic" and batch < 1:
+        raise EnvironmentFailure(f"a batch has at least one sample, not {batch}")
+    if half_io and precision != "float16":
+        raise EnvironmentFailure("inputs and outputs are float16 in a float16 file only")
+    if precision == "int8" and calibration is None:
+        raise EnvironmentFailure(
+            "int8 has to be calibrated, and there is nothing to do it with",
+            help="some hundred images of the kind that the network is for will do",
         )
-        write_draft(draft, data, target)
-        proof = prove(data, graph, module) if verify else None
-    return ExportReport(target, opset, len(data), proof)
+    if precision != "int8" and calibration is not None:
+        raise EnvironmentFailure("calibration is for int8 only")
 
 
-def arrays_of(module: nn.Module) -> dict[str, Array]:
-    """Weights and buffers of a float32 module on the CPU as arrays, by key; memory is shared."""
-    named = chain(
-        module.named_parameters(remove_duplicate=False),
-        module.named_buffers(remove_duplicate=False),
-    )
-    return {name: tensor.detach().numpy() for name, tensor in named}
+def _lowered(
+    graph: Graph, arrays: Mapping[str, Array], options: Options, fold: bool
+) -> tuple[onnx.ModelProto, Mapping[str, Array], tuple[str, ...]]:
+    """The model without its weights, the weights, and the paths of the norms that were folded."""
+    program = program_of(graph, arrays)
+    if fold:
+        program = folding(program)
+    lowered = lower(program, options)
+    return lowered.model, lowered.initializers, tuple(each.path for each in program.folded)
 
 
-def _reference(
-    graph: Graph, weights: nn.Module | Mapping[str, torch.Tensor | Array] | None, seed: int
-) -> nn.Module:
-    """The network as a float32 module on the CPU; a given module is used itself where it is one."""
-    if isinstance(weights, nn.Module):
-        stored = chain(weights.parameters(), weights.buffers())
-        if all(
-            tensor.device.type == "cpu"
-            and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
-            for tensor in stored
-        ):
-            module = weights
-        else:
-            module = copy.deepcopy(weights).float().cpu()
-        _fits(to_torch(graph, seed=seed).state_dict(), module.state_dict())
-        return module
-    module = to_torch(graph, seed=seed)
-    if weights is not None:
-        state = {key: torch.as_tensor(value) for key, value in weights.items()}
-        _fits(module.state_dict(), state)
-        module.load_state_dict(state)
-    return module
+def _narrowed(
+    model: onnx.ModelProto,
+    arrays: Mapping[str, Array],
+    graph: Graph,
+    precision: Literal["float16", "int8"],
+    half_io: bool,
+    batch: int | Literal["dynamic"],
+    samples: Samples | None,
+    tell: Progress,
+) -> tuple[onnx.ModelProto, tuple[Kept, ...]]:
+    """The model in another precision, weights inside, and the layers that stay as they are.
 
-
-def _fits(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:
-    """Raise `EnvironmentFailure` that names what is missing, too many, or of another shape."""
-    missing = [key for key in wanted if key not in given]
-    unknown = [key for key in given if key not in wanted]
-    reshaped = [key for key in wanted if key in given and wanted[key].shape != given[key].shape]
-    if not (missing or unknown or reshaped):
-        return
-    parts = []
-    if missing:
-        parts.append(f"{quantity(len(missing), 'tensor')} missing, first `{missing[0]}`")
-    if unknown:
-        parts.append(f"{quantity(len(unknown), 'tensor')} too many, first `{unknown[0]}`")
-    if reshaped:
-        key = reshaped[0]
-        parts.append(
-            f"`{key}` is {'x'.join(map(str, given[key].shape))}, the network has "
-            f"{'x'.join(map(str, wanted[key].shape))}"
+    What float16 cannot hold of a random input stays float32.
+    """
+    size = sum(array.nbytes for array in arrays.values())
+    if size > LARGEST:
+        raise EnvironmentFailure(
+            f"the weights take {size / 1e9:.1f} GB, more than the 2 GB that can be made "
+            f"{precision}",
+            help="export float32, and let the runtime that it goes to convert it",
         )
-    meant = nearest(unknown[0], missing) if unknown else None
-    raise EnvironmentFailure(
-        f"the weights do not fit the network: {'; '.join(parts)}",
-        help=f"`{unknown[0]}` may be meant as `{meant}`" if meant else "",
-    )
+    whole = Lowered(model, arrays).with_arrays()
+    if precision == "float16":
+        found = to_half(whole, keep_io=not half_io, samples=[_calm(graph, batch)])
+    else:
+        assert samples is not None  # refused without
+        count = samples.count
+        found = quantize(
+            whole,
+            graph,
+            samples.of("none"),
+            progress=lambda done: tell("calibration", done, count),
+        )
+    return found.model, found.kept
+
+
+def _calm(graph: Graph, batch: int | Literal["dynamic"]) -> Feeds:
+    """One random batch, as inputs are that are normalised."""
+    random = np.random.default_rng(0)
+    count = 1 if batch == "dynamic" else batch
+    return {
+        name: random.standard_normal((count, *graph.tensors[value].shape), np.float32)
+        for name, value in graph.inputs.items()
+    }
+
+
+def _written(graph: Graph) -> tuple[int, str]:
+    """The number of params of the network, and its flat spec as `cnnspec expand` writes it."""
+    totals = analyze(graph).totals
+    spec = FlatNetwork(graph).spec({"params": totals.params, "macs": totals.macs})
+    return totals.params, spec
+
+
+def _declared(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Declared]:
+    found: dict[str, Declared] = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        sizes = (size.dim_param or size.dim_value or "?" for size in tensor.shape.dim)
+        found[value.name] = Declared(kind, tuple(sizes))
+    return found
+
+
+def _said(graph: Graph) -> Preprocess | None:
+    said = graph.metadata.get("preprocess")
+    return Preprocess.of(said) if said else None
+
+
+def _versions(own: str) -> dict[str, str]:
+    return {
+        "cnnspec": own,
+        "onnx": str(onnx.__version__),
+        "onnxruntime": str(onnxruntime.__version__),
+        "torch": str(torch.__version__).partition("+")[0],
+    }
+
+
+def _silent(what: str, done: int, whole: int) -> None:
+    """Progress that nobody watches."""

@@ -12,19 +12,27 @@ from onnx import TensorProto, defs, helper
 
 __all__ = ["newest_opset", "session"]
 
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
 
 def session(
     model: bytes | str | os.PathLike[str],
     *,
     optimise: onnxruntime.GraphOptimizationLevel,
     threads: int = 2,
+    folder: str | os.PathLike[str] | None = None,
 ) -> onnxruntime.InferenceSession:
-    """A session of a serialized model or a file on the CPU, silent: what goes wrong is raised."""
+    """A session of a serialized model or a file on the CPU, silent: what goes wrong is raised.
+
+    `folder` is where the external data of a serialized model lies, if it has any.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = optimise
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if folder is not None:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, os.fspath(folder))
     source = model if isinstance(model, bytes) else os.fspath(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

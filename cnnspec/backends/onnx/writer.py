@@ -6,21 +6,19 @@ read at run time, attribute types. Networks (`cnnspec.ir`) may not enter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import defs, helper
 
+from cnnspec.backends.onnx.constants import computed
+from cnnspec.backends.onnx.program import Array
 from cnnspec.lower import Const, Dim, In, Node, OnnxValue, Out, Own, Rest, Shape, Tmp
-from cnnspec.tensor import Tensor
 
-__all__ = ["Array", "Place", "Writer"]
-
-Array = NDArray[np.generic]
+__all__ = ["Array", "Given", "Place", "Writer"]
 
 _KINDS = {
     defs.OpSchema.AttrType.INT: onnx.AttributeProto.INT,
@@ -33,25 +31,36 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the nodes of one op go: its path, the names and tensors of its inputs and outputs.
+class Given:
+    """A tensor that an op reads: its name, and its sizes without the batch.
 
-    `key` gives the state-dict key of a weight or buffer of the op by the op's own name for it.
+    A size is None where it is known only when the model runs.
+    """
+
+    name: str
+    sizes: tuple[int | None, ...]
+    batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the nodes of one op go: its path, what it reads, the names of what it writes.
+
+    `keys` gives the key of each weight and buffer of the op by the op's own name for it.
     """
 
     path: str
-    inputs: tuple[str, ...]
-    tensors: tuple[Tensor, ...]
+    inputs: tuple[Given, ...]
     outputs: tuple[str, ...]
-    key: Callable[[str], str]
+    keys: Mapping[str, str]
 
 
 class Writer:
     """Collects the nodes and initializers of one graph.
 
     `arrays` holds weights and buffers by state-dict key, `reserved` the tensor names that no
-    initializer may take. `batch` is the batch size, or the name of a network input of which it is
-    read at run time.
+    initializer may take, `final` those that nodes have to write. `batch` is the batch size, or the
+    name of a network input of which it is read at run time.
 
     Names: a tensor within an op is `PATH/NAME`, a weight that was changed `KEY:CHANGE`, and what
     belongs to no op starts with a slash, so that none of them can be the name of another.
@@ -61,17 +70,20 @@ class Writer:
         self,
         arrays: Mapping[str, Array],
         reserved: Collection[str],
+        final: Collection[str],
         opset: int,
         batch: int | str,
     ) -> None:
         self._arrays = arrays
         self._reserved = frozenset(reserved)
+        self._final = frozenset(final)
         self._opset = opset
         self._batch = batch
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, Array] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._derived: dict[tuple[str, ...], str] = {}
+        self._kinds: dict[str, Mapping[str, onnx.AttributeProto.AttributeType]] = {}
 
     # --------------------------------------------------------------------------------- writing
 
@@ -103,11 +115,8 @@ class Writer:
         self._initializers.setdefault(name, array)
         return name
 
-    def finish(self, outputs: Collection[str], body: onnx.GraphProto) -> None:
-        """Put into `body` the nodes some of `outputs` depends on, and the initializers they read.
-
-        Arrays are copied once, straight into the message.
-        """
+    def finish(self, outputs: Collection[str], body: onnx.GraphProto) -> Mapping[str, Array]:
+        """Put into `body` the nodes some of `outputs` depends on; the initializers they read."""
         needed = set(outputs)
         kept = []
         for node in reversed(self._nodes):
@@ -115,14 +124,7 @@ class Writer:
                 needed.update(node.input)
                 kept.append(node)
         body.node.extend(reversed(kept))
-        for name, array in self._initializers.items():
-            if name in needed:
-                tensor = body.initializer.add()
-                tensor.name = name
-                tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-                tensor.dims.extend(array.shape)
-                little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-                tensor.raw_data = little_endian.tobytes()
+        return {name: array for name, array in self._initializers.items() if name in needed}
 
     # ---------------------------------------------------------------------------------- values
 
@@ -136,9 +138,9 @@ class Writer:
             case None:
                 return ""
             case In(number):
-                return place.inputs[number]
+                return place.inputs[number].name
             case Own(name):
-                return self.initializer(value, place.key(name))
+                return self.initializer(value, place.keys[name])
             case Tmp(name):
                 return f"{place.path}/{name}"
             case Const(values, dtype, shape):
@@ -178,17 +180,22 @@ class Writer:
         """The sizes an item stands for, as numbers, or names of vectors where not known."""
         if isinstance(item, int):
             return (item,)
-        tensor, name = place.tensors[item.tensor.index], place.inputs[item.tensor.index]
+        tensor = place.inputs[item.tensor.index]
         rest = isinstance(item, Rest)
-        sizes: tuple[int | None, ...] = (None, *tensor.shape)
+        sizes: tuple[int | None, ...] = (None, *tensor.sizes)
         if not tensor.batched:
-            if name not in self._initializers:
-                return (self._read(name, item.axis, rest=rest),)
-            sizes = self._initializers[name].shape
-        wanted = sizes[item.axis :] if rest else (sizes[item.axis],)
-        return tuple(self._batch_size() if size is None else size for size in wanted)
+            if tensor.name not in self._initializers:
+                return (self._read(tensor.name, item.axis, rest=rest),)
+            sizes = self._initializers[tensor.name].shape
+        axes = range(item.axis, len(sizes)) if rest else (item.axis,)
+        return tuple([self._known(tensor.name, axis, sizes[axis]) for axis in axes])
 
-    def _batch_size(self) -> int | str:
+    def _known(self, tensor: str, axis: int, size: int | None) -> int | str:
+        """A size, or the name of a vector that holds it when the model runs."""
+        if size is not None:
+            return size
+        if axis:
+            return self._read(tensor, axis)
         return self._read(self._batch, 0) if isinstance(self._batch, str) else self._batch
 
     def _read(self, tensor: str, axis: int, *, rest: bool = False) -> str:
@@ -220,12 +227,29 @@ class Writer:
         attributes: Mapping[str, Any],
     ) -> None:
         node = helper.make_node(op, inputs, outputs, name=name)
-        declared = defs.get_schema(op, self._opset).attributes
+        kinds = self._kinds_of(op) if attributes else {}
         for key, value in sorted(attributes.items()):
-            kind = _KINDS[declared[key].type]
+            kind = kinds[key]
             if kind == onnx.AttributeProto.FLOAT:
                 value = float(value)
             elif kind == onnx.AttributeProto.FLOATS:
                 value = [float(item) for item in value]
             node.attribute.append(helper.make_attribute(key, value, attr_type=kind))
+        if self._final.isdisjoint(outputs):
+            found = computed(node, self._initializers, self._opset)
+            if found is not None:
+                self._initializers.update(found)
+                return
         self._nodes.append(node)
+
+    def _kinds_of(self, op: str) -> Mapping[str, onnx.AttributeProto.AttributeType]:
+        """The types of an operator's attributes, as far as any op has them."""
+        found = self._kinds.get(op)
+        if found is None:
+            declared = defs.get_schema(op, self._opset).attributes
+            found = self._kinds[op] = {
+                name: _KINDS[attribute.type]
+                for name, attribute in declared.items()
+                if attribute.type in _KINDS
+            }
+        return found
