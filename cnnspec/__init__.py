@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cnnspec.version import __version__
+
 if TYPE_CHECKING:
     from cnnspec.api import Network, build, load
     from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError
@@ -29,8 +31,6 @@ __all__ = [
     "build",
     "load",
 ]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError
 from cnnspec.frontend.load import Loaded, expand, load_named, load_text
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
-    from cnnspec.backends.onnx import ExportReport
+    from cnnspec.backends.onnx.file import Calibration, ExportReport, Progress
     from cnnspec.backends.torch import Built
     from cnnspec.backends.torch.gradients import GradientReport
     from cnnspec.passes.symbolic import Symbols
@@ -123,6 +122,18 @@ class Network:
 
         return symbols(self.graph, resizing(self._loaded, self._variant, self._params))
 
+    def to_fcn(self) -> Network:
+        """The network with its fully connected head as convolutions, so that it takes larger sizes.
+
+        At the size at hand it computes the same, with the same weights under the same keys;
+        `cnnspec.backends.torch.reshaped` gives them their new shapes. What is in front of the head
+        is written out. Raises `EnvironmentFailure` naming the layer where that cannot be done.
+        """
+        from cnnspec.report.fully_convolutional import convolutional_spec
+
+        found = convolutional_spec(self.graph)
+        return Network(load_text(found.text, f"{found.name}.yaml"))
+
     def to_torch(
         self,
         weights: str | PathLike[str] | Mapping[str, torch.Tensor] | None = None,
@@ -186,20 +197,59 @@ class Network:
         self,
         path: str | PathLike[str],
         weights: torch.nn.Module
+        | str
+        | PathLike[str]
         | Mapping[str, torch.Tensor]
         | Mapping[str, numpy.ndarray]
         | None = None,
         *,
-        verify: bool = True,
+        partial: bool = False,
+        verify: bool | Literal["quick", "full", "none"] = "quick",
         opset: int = 18,
+        batch: int | Literal["dynamic"] = "dynamic",
+        size: Literal["fixed", "dynamic"] = "fixed",
+        seed: int = 0,
+        fold: bool = True,
+        precision: Literal["float32", "float16", "int8"] = "float32",
+        calibration: Calibration | None = None,
+        half_io: bool = False,
+        preprocess: Literal["none", "normalize", "full"] = "none",
+        softmax: bool = False,
+        progress: Progress | None = None,
     ) -> ExportReport:
         """Write an ONNX file, verified against torch before it appears under its name.
 
-        `weights` is a module or a state dict, by default freshly initialised weights.
+        `weights` are a module, a file, or tensors or arrays by key; with `partial` only what fits
+        is taken, and what is not given starts from `seed`. Batch norms are folded unless `fold` is
+        False. int8 needs `calibration`: a folder of images, or batches of arrays by input name.
+        With `preprocess` the file does what the spec's `preprocess` says: `normalize` takes images
+        that are resized already, `full` bytes of any size. See `cnnspec.backends.onnx.export`.
+
+        Raises `EnvironmentFailure` for what cannot be written, weights that do not fit and what
+        the network cannot do; `VerificationFailure` for a file that is not what torch computes.
         """
+        from cnnspec import __version__
         from cnnspec.backends.onnx import export
 
-        return export(self.graph, Path(path), weights, verify=verify, opset=opset)
+        return export(
+            self.graph,
+            path,
+            weights,
+            version=__version__,
+            partial=partial,
+            verify=verify,
+            opset=opset,
+            batch=batch,
+            size=size,
+            seed=seed,
+            fold=fold,
+            precision=precision,
+            calibration=calibration,
+            half_io=half_io,
+            preprocess=preprocess,
+            softmax=softmax,
+            progress=progress,
+        )
 
     def check_gradients(self, *, seed: int = 0, batch: int = 3) -> GradientReport:
         """Autograd's gradients of the module against central differences, in float64.
