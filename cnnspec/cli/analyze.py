@@ -201,6 +201,7 @@ def _refuse(options: argparse.Namespace, alone: bool) -> None:
     if options.format == "csv" and not alone:
         asked = {"as": options.tool, "device": options.device}
         asked |= {name: getattr(options, name) for name in ("symbolic", "timeline")}
+        asked["compare-connectivity"] = options.connectivity
         for option, value in asked.items():
             if value:
                 raise EnvironmentFailure(

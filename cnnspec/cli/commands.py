@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "bench",
     "diff": "diff",
     "expand": "expand",
+    "matrix": "matrix",
     "solve": "solve",
     "to-fcn": "to_fcn",
     "fmt": "fmt",

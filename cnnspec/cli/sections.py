@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnnspec.cli.option_types import OneOf, text
 from cnnspec.cli.spec_arguments import given_device
+from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.report import Report, Section
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ def add_sections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeline", action="store_true", help="bytes of activations alive at each layer"
     )
+    parser.add_argument(
+        "--compare-connectivity",
+        dest="connectivity",
+        action="store_true",
+        help="weights of layers were they dense or local, beside what they are",
+    )
+    parser.add_argument(
+        "--layer",
+        type=text("--layer"),
+        metavar="PATH",
+        help="the layer that --compare-connectivity is about",
+    )
 
 
 def _tools() -> Iterable[str]:
@@ -73,16 +86,22 @@ class Asked:
     tool: str | None
     symbolic: bool
     timeline: bool
+    connectivity: bool
+    layer: str | None
 
     @classmethod
     def by(cls, options: argparse.Namespace) -> Asked:
         """What `options` ask for. Raises `EnvironmentFailure` for what cannot be read."""
+        if options.layer is not None and not options.connectivity:
+            raise EnvironmentFailure("--layer is for --compare-connectivity")
         return cls(
             limits=_limits(options.budget) if options.budget else (),
             device=None if options.device is None else given_device(options.device),
             tool=options.tool,
             symbolic=options.symbolic,
             timeline=options.timeline,
+            connectivity=options.connectivity,
+            layer=options.layer,
         )
 
     def sections(self, report: Report, resized: Expand) -> list[Section]:
@@ -100,6 +119,10 @@ class Asked:
             from cnnspec.report.sections.timeline import Timeline
 
             found.append(Timeline(report))
+        if self.connectivity:
+            from cnnspec.report.sections.connectivity import ConnectivitySection
+
+            found.append(ConnectivitySection(report, self.layer))
         if self.device is not None:
             from cnnspec.report.sections.roofline import RooflineSection
 

@@ -1,11 +1,11 @@
-"""What networks there are in some specs, by name, each with its parameters and its MACs.
+"""What networks there are in some specs, by name, each with its inputs, parameters and MACs.
 
 Names are found as the command line finds them; nothing is laid out here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from cnnspec.frontend.load import (
@@ -18,7 +18,7 @@ from cnnspec.frontend.load import (
 )
 from cnnspec.report.model import analyze
 
-__all__ = ["Listed", "Listing", "bundled_networks", "networks_of"]
+__all__ = ["Listed", "Listing", "about", "bundled_networks", "networks_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Listed:
     """None for the spec's own."""
     params: int
     macs: int
+    inputs: Mapping[str, tuple[int, ...]]
+    """Shapes by name, batch not counted."""
+    about: str
+    """What the file says of itself, as `about` has it."""
 
     def to_dict(self) -> dict[str, object]:
         """As the JSON document shows it."""
@@ -48,8 +52,36 @@ class Listing:
 
     def analyze(self) -> Listed:
         """The network with its figures; raises `SpecError` where it cannot be built."""
-        totals = analyze(expand(self.loaded, variant=self.variant)).totals
-        return Listed(self.name, self.spec, self.variant, totals.params, totals.macs)
+        report = analyze(expand(self.loaded, variant=self.variant))
+        return Listed(
+            self.name,
+            self.spec,
+            self.variant,
+            report.totals.params,
+            report.totals.macs,
+            report.inputs,
+            about(self.loaded),
+        )
+
+
+def about(loaded: Loaded) -> str:
+    """The first clause of the comment that a file begins with, empty without one.
+
+    Of `# ResNet (He et al., CVPR 2016), with torchvision's keys: ...` it is what stands before the
+    colon. A sign in parentheses ends no clause.
+    """
+    lines = []
+    for line in loaded.document.source.text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("#").strip())
+    text = " ".join(lines)
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth <= 0 and character in ".:" and text[at + 1 : at + 2] in ("", " "):
+            return text[:at]
+    return text
 
 
 def bundled_networks() -> Iterator[Listing]:

@@ -118,5 +118,8 @@ def _training_memory(report: Report) -> Entry:
         kept.optimizer: kept.optimizer_state,
         "saved for backward": kept.saved_activations,
     }
+    if not any(parts.values()):
+        parts = {"buffers": kept.buffers}
     listed = ", ".join(f"{binary_size(part)} {name}" for name, part in parts.items() if part)
-    return size("training memory", kept.total, f"estimate {_at(report)}: {listed}")
+    remark = f"estimate {_at(report)}"
+    return size("training memory", kept.total, f"{remark}: {listed}" if listed else remark)
