@@ -13,13 +13,13 @@ from io import StringIO
 from math import isfinite
 from typing import Any
 
-from cnnspec.version import __version__
 from cnnspec.diagnostics import quantity
 from cnnspec.report.markdown import cell, row
 from cnnspec.report.numbers import binary_size, duration
 from cnnspec.report.styled import Line, display_width, visible
 from cnnspec.runtime.measuring import Measured, Row
 from cnnspec.runtime.timing import quantile
+from cnnspec.version import __version__
 
 __all__ = ["FORMAT", "Plan", "document", "lines", "remarks", "to_csv", "to_markdown"]
 

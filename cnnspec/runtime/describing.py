@@ -72,7 +72,14 @@ def _facts(model: ModelFile) -> Iterator[tuple[str, Sequence[str]]]:
     if about.softmax:
         yield "softmax", ("in the file: probabilities come out",)
     yield "spec", (f"sha256 {about.spec_sha256[:16]}, as it was exported",)
-    yield "weights", (f"sha256 {about.weights_sha256[:16]}, before folding",)
+    yield (
+        "weights",
+        (
+            f"sha256 {about.weights_sha256[:16]} before folding",
+            f"{about.tensors_sha256[:16]} as stored",
+            "as they were exported",
+        ),
+    )
     versions = [f"{_cut(name)} {_cut(number)}" for name, number in about.versions.items()]
     yield "made with", versions or ("nobody says what",)
 

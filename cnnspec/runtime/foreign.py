@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from typing import NamedTuple
 
 __all__ = ["Kind", "kind_of"]
@@ -43,6 +44,14 @@ def kind_of(head: bytes) -> Kind | None:
         if head[offset : offset + len(beginning)] == beginning:
             return kind
     # An ONNX file begins with its fields' numbers, which are control characters.
-    if all(byte >= 0x20 or byte in _BREAKS for byte in head):
+    if all(byte >= 0x20 or byte in _BREAKS for byte in head) and _is_text(head):
         return Kind("text", _EXPORT)
     return None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest
 from math import prod
@@ -23,9 +23,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.metadata import KEY, ModelMetadata
+from cnnspec.metadata import KEY, ModelMetadata, tensors_hash
 from cnnspec.runtime.foreign import kind_of
 from cnnspec.runtime.said import first_sentence
+from cnnspec.runtime.stored import stored_tensors
 
 __all__ = ["LARGEST_EXTERNAL", "LARGEST_FILE", "ModelFile", "Port", "open_model"]
 
@@ -103,9 +104,10 @@ class ModelFile:
 def open_model(path: str | os.PathLike[str]) -> ModelFile:
     """Look at an ONNX file and judge it.
 
-    Weights beside the file are never read here. Raises `EnvironmentFailure` for a file that cannot
-    be read, is larger than `LARGEST_FILE`, is no ONNX file or a damaged one, names files outside
-    its folder, or says absurd things about itself.
+    Weights of a file that cnnspec made are read, also those beside it, to see that they are those
+    that were exported. Raises `EnvironmentFailure` for a file that cannot be read, is larger than
+    `LARGEST_FILE`, is no ONNX file or a damaged one, names files outside its folder, or says absurd
+    or false things about itself.
     """
     place = Path(path)
     model, size = _read(place)
@@ -117,6 +119,8 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
     _check(place, name)
     metadata, properties = _metadata(model, name)
     stored = _stored(model.graph, name)
+    if metadata is not None:
+        _unchanged(model.graph, place, metadata)
     given = {tensor.name for tensor in model.graph.initializer}
     given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     return ModelFile(
@@ -337,6 +341,19 @@ def _stored(graph: GraphProto, name: str) -> Mapping[str, tuple[int, int, int]]:
         tensors, numbers, taken = found.get(dtype, (0, 0, 0))
         found[dtype] = tensors + 1, numbers + elements, taken + size
     return dict(sorted(found.items(), key=lambda item: -item[1][2]))
+
+
+def _unchanged(graph: GraphProto, path: Path, metadata: ModelMetadata) -> None:
+    """Raise where what is stored is not what was exported."""
+    found = None
+    with _explained(path), suppress(KeyError, TypeError, ValueError):  # what onnx says of damage
+        found = tensors_hash(stored_tensors(graph, path.parent))
+    if found != metadata.tensors_sha256:
+        raise EnvironmentFailure(
+            f"`{path}` is damaged: its weights are not those that it was exported with",
+            help="export it again; where a tool changed them on purpose, remove `cnnspec` from its "
+            "metadata",
+        )
 
 
 def _bytes(tensor: TensorProto) -> int | None:

@@ -258,7 +258,7 @@ class Predictor:
             if array.ndim == 0 or len(array) != len(images):
                 raise EnvironmentFailure(
                     f"output `{name}` has no entry for each of {quantity(len(images), 'image')}",
-                    help="with --batch 1 every image has outputs of its own",
+                    help="with --batch 1 every image has outputs of its own" if array.ndim else "",
                 )
         return outputs
 

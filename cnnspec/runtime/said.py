@@ -22,5 +22,5 @@ def first_sentence(refusal: BaseException) -> str:
         said = said.rpartition(before)[2]
     while (shorter := _LOADING.sub("", said)) != said:
         said = shorter
-    said = _SOURCE.sub("", said).strip().rstrip(".")
+    said = _SOURCE.sub("", said).strip().rstrip(".: ")
     return said[:_LONGEST] or "no reason given"

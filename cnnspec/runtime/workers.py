@@ -30,6 +30,8 @@ import_module(told["module"]).main(told["job"])
 
 _LONGEST = 200
 _KILLED = 9
+_PATIENCE = 10.0
+"""Seconds that a process has to end in which has closed its output."""
 
 
 class WorkerFailure(EnvironmentFailure):
@@ -104,7 +106,10 @@ class Worker:
 
     def _end(self) -> str:
         """What to say of a process that is gone."""
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "its process says what nobody asked for"
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").split("\n")
         said = next(filter(None, (line.strip() for line in reversed(lines))), "")[:_LONGEST]

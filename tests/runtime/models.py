@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from cnnspec.metadata import KEY, ModelMetadata, Preprocess
+from cnnspec.metadata import KEY, ModelMetadata, Preprocess, tensors_hash
+from cnnspec.runtime.stored import stored_tensors
 
 SPEC = """\
 cnnspec: 1
@@ -30,11 +32,12 @@ IMAGE = ("batch", 3, 8, 8)
 
 
 def metadata(**changes: Any) -> ModelMetadata:
-    """What a file of the network says about itself."""
+    """What a file of the network says about itself; the hash of its tensors is put by `model`."""
     said: dict[str, Any] = {
         "name": "reds",
         "spec": SPEC,
         "weights_sha256": "0" * 64,
+        "tensors_sha256": "0" * 64,
         "inputs": {"image": (3, 8, 8)},
         "outputs": {"scores": (3,)},
         "labels": LABELS,
@@ -63,6 +66,8 @@ def model(
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     made.producer_name = "tests"
     if about is not None:
+        found = tensors_hash(stored_tensors(graph, Path()))
+        about = replace(about, tensors_sha256=found)
         helper.set_model_props(made, {KEY: about.to_json()})
     return made
 

@@ -65,6 +65,12 @@ def test_the_ratio_is_taken_within_turns() -> None:
     assert ratio(reference, reference) == 1.0
 
 
+def test_the_ratio_is_not_that_of_the_medians() -> None:
+    reference, own = Timing(((2.0,), (20.0,), (4.0,))), Timing(((1.0,), (5.0,), (4.0,)))
+    assert reference.median == own.median
+    assert ratio(own, reference) == 2.0
+
+
 def test_one_odd_turn_does_not_move_the_ratio() -> None:
     reference = Timing(((2.0,), (2.0,), (2.0,)))
     disturbed = Timing(((1.0,), (500.0,), (1.0,)))
