@@ -7,7 +7,7 @@ whole is refused. How files are written or run may not enter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from json import JSONDecodeError, dumps, loads
@@ -17,7 +17,18 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from cnnspec.diagnostics import EnvironmentFailure
 
-__all__ = ["KEY", "Colour", "InGraph", "Interpolation", "ModelMetadata", "Precision", "Preprocess"]
+__all__ = [
+    "KEY",
+    "LARGEST_SIZE",
+    "Colour",
+    "InGraph",
+    "Interpolation",
+    "ModelMetadata",
+    "Precision",
+    "Preprocess",
+    "Size",
+    "tensors_hash",
+]
 
 KEY = "cnnspec"
 """The key of the JSON object in the metadata of a file."""
@@ -36,7 +47,9 @@ _LONGEST = 64_000_000
 _MOST_LABELS = 1_000_000
 _MOST_TENSORS = 10_000
 _LONGEST_WORD = 10_000
-_LARGEST_SIZE = 2**31 - 1
+LARGEST_SIZE = 2**31 - 1
+"""The largest size of an axis that is believed."""
+
 _HEX = frozenset("0123456789abcdef")
 
 _Word = TypeVar("_Word")
@@ -117,8 +130,9 @@ class ModelMetadata:
     """What a file says about itself.
 
     `spec` is the flat YAML text of the network, `weights_sha256` a hash of the state dict it was
-    made from, before any folding. `inputs` and `outputs` are the shapes of the network at which it
-    was exported, by name, without the batch; the file's own declarations say what is free.
+    made from, before any folding, `tensors_sha256` the `tensors_hash` of the initializers that the
+    file and the one beside it hold. `inputs` and `outputs` are the shapes of the network at which
+    it was exported, by name, without the batch; the file's own declarations say what is free.
 
     `in_graph` says how much of `preprocess` the file does itself, and so what it takes:
 
@@ -133,6 +147,7 @@ class ModelMetadata:
     name: str
     spec: str
     weights_sha256: str
+    tensors_sha256: str
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
     labels: tuple[str, ...] | None = None
@@ -157,6 +172,7 @@ class ModelMetadata:
             "spec": self.spec,
             "spec_sha256": self.spec_sha256,
             "weights_sha256": self.weights_sha256,
+            "tensors_sha256": self.tensors_sha256,
             "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "outputs": {name: list(shape) for name, shape in self.outputs.items()},
             "labels": None if self.labels is None else list(self.labels),
@@ -185,6 +201,7 @@ class ModelMetadata:
             )
         try:
             found = loads(text)
+            dumps(found, ensure_ascii=False).encode()  # half of a character is no text
         except (JSONDecodeError, RecursionError, ValueError):
             raise EnvironmentFailure(f"{_WHAT} cannot be read: it is no JSON", help=_HELP) from None
         if not isinstance(found, dict):
@@ -196,6 +213,7 @@ class ModelMetadata:
             name=reader.text("name"),
             spec=reader.text("spec", _LONGEST),
             weights_sha256=reader.hash("weights_sha256"),
+            tensors_sha256=reader.hash("tensors_sha256"),
             inputs=reader.shapes("inputs"),
             outputs=reader.shapes("outputs"),
             labels=reader.labels("labels"),
@@ -214,6 +232,20 @@ class ModelMetadata:
         if metadata.in_graph != "none" and metadata.preprocess is None:
             raise reader.odd("preprocess", "an object, as the file preprocesses images")
         return metadata
+
+
+def tensors_hash(tensors: Iterable[tuple[str, int, Sequence[int], bytes | memoryview]]) -> str:
+    """The SHA-256 of what a file stores, in hexadecimal, whatever order it is stored in.
+
+    Of each tensor name, the number that ONNX has for its type, sizes, and values: little-endian,
+    the last axis fastest. Each is hashed by itself, and then their hashes in order.
+    """
+    hashes = []
+    for name, kind, sizes, values in tensors:
+        found = sha256(dumps([name, kind, list(sizes)]).encode())
+        found.update(values)
+        hashes.append(found.digest())
+    return sha256(b"".join(sorted(hashes))).hexdigest()
 
 
 _WHAT = "what the file says about itself"
@@ -338,6 +370,4 @@ class _Reader:
 
 
 def _whole(value: object, least: int) -> bool:
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST_SIZE
-    )
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST_SIZE

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.metadata import ModelMetadata, Preprocess
+from cnnspec.metadata import ModelMetadata, Preprocess, tensors_hash
 
 FULL = ModelMetadata(
     name="net é",
     spec="cnnspec: 1\nname: net é\n",
     weights_sha256="0" * 64,
+    tensors_sha256="1" * 64,
     inputs={"image": (3, 8, 9)},
     outputs={"b": (5,), "a": (2, 4, 4)},
     labels=("cat", "dog"),
@@ -31,6 +32,7 @@ PLAIN = ModelMetadata(
     name="net",
     spec="",
     weights_sha256="f" * 64,
+    tensors_sha256="e" * 64,
     inputs={},
     outputs={},
 )
@@ -52,8 +54,9 @@ def test_the_text_is_ascii_on_one_line_in_a_fixed_order() -> None:
     assert text.isascii()
     assert "\n" not in text
     assert list(json.loads(text)) == [
-        "format", "name", "spec", "spec_sha256", "weights_sha256", "inputs", "outputs", "labels",
-        "preprocess", "in_graph", "softmax", "precision", "batch", "size", "versions",
+        "format", "name", "spec", "spec_sha256", "weights_sha256", "tensors_sha256", "inputs",
+        "outputs", "labels", "preprocess", "in_graph", "softmax", "precision", "batch", "size",
+        "versions",
     ]  # fmt: skip
     assert list(json.loads(text)["outputs"]) == ["b", "a"], "outputs keep their order"
     assert list(json.loads(text)["versions"]) == ["cnnspec", "torch"]
@@ -74,6 +77,7 @@ def test_keys_of_later_versions_are_passed_over() -> None:
         ({"spec": "another"}, "not the one it was written with"),
         ({"spec_sha256": "0" * 63}, "spec_sha256"),
         ({"weights_sha256": "g" * 64}, "weights_sha256"),
+        ({"tensors_sha256": "1" * 63}, "tensors_sha256"),
         ({"inputs": []}, "inputs"),
         ({"inputs": {"image": "3x8x8"}}, "inputs"),
         ({"inputs": {"image": [3, 8, -1]}}, "inputs"),
@@ -113,6 +117,7 @@ def test_values_that_make_no_sense_are_named(values: dict[str, Any], named: str)
         '{"format": 1}',
         "[" * 100_000,
         '{"format": NaN}',
+        FULL.to_json().replace("cat", r"\ud800"),
         "1" * 10_000,
     ],
 )
@@ -180,3 +185,22 @@ def test_sizes_and_numbers_take_their_short_forms() -> None:
 def test_preprocessing_that_makes_no_sense_is_named(said: dict[str, Any], named: str) -> None:
     with pytest.raises(EnvironmentFailure, match=f"`{named}` has to be"):
         Preprocess.of(said)
+
+
+def test_hashes_of_tensors_tell_all_but_their_order() -> None:
+    first, second = ("a", 1, (2, 2), b"0123"), ("b", 1, (), b"4")
+    whole = tensors_hash([first, second])
+    assert whole == tensors_hash([second, first])
+    others = {
+        tensors_hash(tensors)
+        for tensors in (
+            [first],
+            [first, second, second],
+            [("c", *first[1:]), second],
+            [("a", 10, *first[2:]), second],
+            [("a", 1, (4,), b"0123"), second],
+            [("a", 1, (2, 2), b"0124"), second],
+            [("b", *first[1:]), ("a", *second[1:])],
+        )
+    }
+    assert len({whole, *others}) == 8

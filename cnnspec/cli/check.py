@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cnnspec import __version__
 from cnnspec.api import Network
 from cnnspec.cli.output import write_result
 from cnnspec.cli.output_arguments import add_format
+from cnnspec.cli.progress import counted
 from cnnspec.cli.spec_arguments import (
     SPEC_HELP,
     add_choice,
@@ -23,7 +25,7 @@ from cnnspec.cli.spec_arguments import (
 from cnnspec.cli.terminal import Terminal
 from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, Note, SpecError, quantity
 from cnnspec.frontend.discovery import may_be_spec, named_files
-from cnnspec.frontend.load import Loaded, expand, is_bundled
+from cnnspec.frontend.load import Loaded, bundled_specs, expand, is_bundled
 from cnnspec.frontend.validation import schema_violations
 from cnnspec.report import analyze, diagnostics_document, render_annotations
 from cnnspec.report.expectations import unmet
@@ -41,6 +43,7 @@ examples:
   cnnspec check specs/ --format sarif > cnnspec.sarif
   cnnspec check resnet --variant resnet101
   cnnspec check net.yaml --gradients
+  cnnspec check --all
 
 exit codes:
   0 no spec has an error (warnings do not count), 1 one has, or with --gradients
@@ -50,7 +53,8 @@ exit codes:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("specs", metavar="SPEC", nargs="+", help=f"a folder of specs, {SPEC_HELP}")
+    parser.add_argument("specs", metavar="SPEC", nargs="*", help=f"a folder of specs, {SPEC_HELP}")
+    parser.add_argument("--all", action="store_true", help="all specs that come with cnnspec")
     add_choice(parser)
     add_lint(parser)
     add_format(
@@ -91,19 +95,36 @@ class _Findings:
 
 def run(options: argparse.Namespace) -> int:
     """Check and report, with `--watch` again and again."""
+    given = _given(options)
     if options.watch:
         from cnnspec.cli.watching import paths_of, watch
 
-        watch(paths_of(options.specs), lambda: _once(options))
-    return _once(options)
+        watch(paths_of(given), lambda: _once(given, options))
+    return _once(given, options)
 
 
-def _once(options: argparse.Namespace) -> int:
+def _given(options: argparse.Namespace) -> Sequence[str]:
+    """What SPEC and `--all` name."""
+    if not options.all:
+        if not options.specs:
+            raise EnvironmentFailure(
+                "there is nothing to check",
+                help="name a spec or a folder, or `--all` for all that come with cnnspec",
+            )
+        return tuple(options.specs)
+    chosen = {"--variant": options.variant, "--set": options.params, "--input": options.inputs}
+    for option, value in chosen.items():
+        if value:
+            raise EnvironmentFailure(f"`{option}` is for one spec, and `--all` means many")
+    return (*options.specs, *map(str, bundled_specs().values()))
+
+
+def _once(given: Sequence[str], options: argparse.Namespace) -> int:
     findings = _Findings()
-    specs = list(named_files(options.specs, itself=is_bundled))
+    specs = list(named_files(given, itself=is_bundled))
     if options.only_specs:
         specs = [spec for spec in specs if not Path(spec).is_file() or may_be_spec(spec)]
-    for spec in specs:
+    for spec in counted(specs, "specs"):
         try:
             _check(spec, options, findings)
         except SpecError as failure:

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cnnspec.cli.output import write_result
 from cnnspec.cli.output_arguments import add_format
+from cnnspec.cli.progress import counted
 from cnnspec.cli.spec_arguments import exit_code
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
-from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError, listed
+from cnnspec.diagnostics import Diagnostic, EnvironmentFailure, SpecError, listed, shape_text
 from cnnspec.frontend.discovery import named_files
 from cnnspec.frontend.load import is_bundled
 from cnnspec.report.numbers import exact, short
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from cnnspec.report.catalogue import Listed, Listing
 
 NAME = "list"
-SUMMARY = "bundled networks and variants, with params and MACs"
+SUMMARY = "bundled networks and variants, with params, MACs and inputs"
 DESCRIPTION = """\
 List the networks that come with cnnspec, or those of some specs or folders,
-with all their variants.
+with all their variants, file by file.
 """
 EPILOG = """\
 examples:
@@ -40,8 +41,6 @@ examples:
 `cnnspec analyze NAME` shows a bundled network; `cnnspec analyze SPEC --variant
 VARIANT` shows any. Other names of a variant are not listed.
 """
-_QUIET = 1.0
-"""Seconds of work before progress is shown."""
 _GAP = "  "
 
 
@@ -115,44 +114,39 @@ def _of_specs(specs: Sequence[str], wrong: _Wrong) -> Iterator[Listing]:
 
 
 def _analyzed(listings: Sequence[Listing], wrong: _Wrong) -> Iterator[Listed]:
-    """All with their figures; a terminal is told how far it is when that takes long."""
-    started = monotonic()
-    shown = sys.stderr is not None and sys.stderr.isatty()
-    told = False
-    for number, listing in enumerate(listings):
-        if shown and monotonic() - started > _QUIET:
-            told = True
-            sys.stderr.write(f"\r{number} of {len(listings)} networks")
-            sys.stderr.flush()
+    """All with their figures."""
+    for listing in counted(listings, "networks"):
         with wrong.noted():
             yield listing.analyze()
-    if told:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
 
 
 def _table(found: Sequence[Listed]) -> list[Line]:
-    rows = [
-        (
-            visible(one.name),
-            visible(one.spec),
-            visible(one.variant or ""),
-            exact(one.params),
-            short(one.params),
-            exact(one.macs),
-            short(one.macs),
-        )
-        for one in found
+    """A line for each file with what it says of itself, and below it its networks."""
+    rows = [(one.spec, tuple(map(visible, _cells(one)))) for one in found]
+    said = {one.spec: visible(one.about) for one in found}
+    heads = ("name", "params", "", "MACs", "", "input")
+    widths = [
+        max(map(display_width, cells))
+        for cells in zip(heads, *(cells for _, cells in rows), strict=True)
     ]
-    heads = ("name", "spec", "variant", "params", "", "MACs", "")
-    widths = [max(map(display_width, cells)) for cells in zip(heads, *rows, strict=True)]
 
     def line(cells: Sequence[str], styles: Sequence[str]) -> Line:
-        pieces: Line = []
+        pieces: Line = [("  ", "")]
         for index, (text, width, style) in enumerate(zip(cells, widths, styles, strict=True)):
             blank = " " * (width - display_width(text))
-            pieces.append(((text + blank if index < 3 else blank + text) + _GAP, style))
+            last = index == len(cells) - 1
+            aligned = text if last else text + blank if index == 0 else blank + text
+            pieces.append((aligned if last else aligned + _GAP, style))
         return pieces
 
-    styles = ("bold", "dim", "", "", "cyan", "", "cyan")
-    return [line(heads, ("bold",) * len(heads)), *(line(row, styles) for row in rows)]
+    lines = [line(heads, ("bold",) * len(heads))]
+    for spec, members in groupby(rows, key=lambda row: row[0]):
+        lines.append([(visible(spec), "bold"), (f"{_GAP}{said[spec]}".rstrip(), "dim")])
+        lines += [line(cells, ("", "", "cyan", "", "cyan", "dim")) for _, cells in members]
+    return lines
+
+
+def _cells(one: Listed) -> tuple[str, ...]:
+    shapes = ", ".join(map(shape_text, one.inputs.values()))
+    figures = (exact(one.params), short(one.params), exact(one.macs), short(one.macs))
+    return (one.name, *figures, shapes)

@@ -79,12 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _sizes(given: str) -> tuple[int, ...]:
-    if not _SIZES.fullmatch(given):
+    sizes = tuple(map(int, given.split("x"))) if _SIZES.fullmatch(given) else (0,)
+    if not all(sizes):
         raise EnvironmentFailure(
             f"--at needs sizes, not `{given}`" if given else "--at needs sizes, not nothing",
             help="for example --at 1x5x5",
         )
-    return tuple(map(int, given.split("x")))
+    return sizes
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,6 +106,12 @@ def run(options: argparse.Namespace) -> int:
 def _node(graph: Graph, path: str) -> Node:
     node = graph.by_path.get(path)
     if node is None:
+        inside = [known for known in graph.by_path if known.startswith(f"{path}.")] if path else []
+        if inside:
+            raise EnvironmentFailure(
+                f"`{path}` is several layers, and a matrix is of one",
+                help=f"for example `{inside[0]}`",
+            )
         raise EnvironmentFailure(
             f"`{graph.name}` has no layer `{path}`", help=did_you_mean(path, graph.by_path)
         )

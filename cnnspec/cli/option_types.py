@@ -58,7 +58,12 @@ def whole(option: str, least: int) -> Callable[[str], int]:
 
     def check(given: str) -> int:
         digits = given.strip()
-        if digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_NUMBER:
+        if digits.isascii() and digits.isdigit():
+            if len(digits) > _LONGEST_NUMBER:
+                raise EnvironmentFailure(
+                    f"{option} takes a whole number of at most {_LONGEST_NUMBER} digits, "
+                    f"not {_shown(given)}"
+                )
             number = int(digits)
             if number >= least:
                 return number

@@ -69,7 +69,7 @@ def parse(
         arguments = [first, *own[first].options_first(arguments[1:])]
     options, rest = parser.parse_known_args(arguments)
     if rest:
-        raise own[first].unexpected(rest[0])
+        raise own[first].unexpected(next((word for word in rest if word != "--"), "--"))
     return options
 
 

@@ -45,10 +45,17 @@ class Fit:
 
     @property
     def left(self) -> int:
-        """Padded positions behind the last whole window."""
+        """Padded positions behind the last whole window, all of them where there is none."""
+        if self.room < 0:
+            return self.room + self.extent
         return remainder(
             self.size, self.kernel, self.stride, self.dilation, self.before, self.after
         )
+
+    @property
+    def short(self) -> int:
+        """By how many positions the last, partial window of `ceil` is short of its extent."""
+        return -self.room % self.stride if self.ceil else 0
 
     @property
     def unread(self) -> int:
@@ -163,7 +170,7 @@ def _tried(question: Question, kernel: int, extent: int) -> Iterator[tuple[int, 
 def _fit(
     question: Question, size: int, kernel: int, stride: int, dilation: int, before: int, after: int
 ) -> Fit | None:
-    if kernel_extent(kernel, dilation) > size + before + after:
+    if not question.ceil and kernel_extent(kernel, dilation) > size + before + after:
         return None
     if question.pool and before > kernel // 2:
         return None

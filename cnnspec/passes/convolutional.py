@@ -166,7 +166,8 @@ class _Rewriting:
             raise EnvironmentFailure(
                 f"`{node.path}` ({node.op.name}) reads a flattened map and has no form that works "
                 "position by position",
-                help="linear layers, activations, dropout, batch norm and softmax have one",
+                help="linear layers, activations and dropout have one; batch norm and softmax "
+                "behind a linear layer",
             )
         self.turned |= bool(node.op.weights(at))
         self._append(node, op, inputs)

@@ -169,7 +169,7 @@ class MatrixReport:
             raise EnvironmentFailure(
                 f"the matrix of `{self.path}` is {matrix.rows:,} x {matrix.columns:,}, too large "
                 "for a table",
-                help="--format csv or json writes it; --at 1x6x6 gives the layer a small input",
+                help="--format csv or json writes it; --at gives the layer a smaller input",
             )
 
     def _table(self) -> Iterator[Line]:

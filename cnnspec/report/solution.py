@@ -186,12 +186,17 @@ class Solution:
             elif others:
                 yield f"outputs are {others[0]} to {others[-1]}"
             else:
-                yield "the kernel covers more than the padded input"
+                yield self._too_large
         elif question.sizes is not None:
-            yield "the kernel covers more than the padded input"
+            yield self._too_large
         else:
             yield "every input that would give this output has no positions"
         yield from self._remarks()
+
+    @property
+    def _too_large(self) -> str:
+        more = ", by a stride or more" if self.question.ceil else ""
+        return f"the kernel covers more than the padded input{more}"
 
     # -------------------------------------------------------------------------------- as JSON
 
@@ -266,7 +271,7 @@ def _rest(fit: Fit) -> str:
     if fit.clipped:
         return "the last window would start in the padding"
     if fit.ceil:
-        return f"the last window is short of {quantity(fit.stride - fit.left, 'position')}"
+        return f"the last window is short of {quantity(fit.short, 'position')}"
     if fit.unread:
         return f"{quantity(fit.unread, 'position')} of the input unread"
     if fit.left > fit.after:

@@ -193,7 +193,7 @@ def _fixed(size: int | str | None) -> int | None:
 
 
 def _no_image(shape: Sequence[int | str | None], dtype: str) -> EnvironmentFailure:
-    sizes = "x".join("?" if size is None else str(size) for size in shape) or "scalar"
+    sizes = " x ".join("?" if size is None else str(size) for size in shape) or "scalar"
     return EnvironmentFailure(
         f"the input is {sizes} of {dtype or 'an unknown type'}, which no image becomes"
     )

@@ -149,14 +149,19 @@ def _expected_elements(
     for node in _layers(graph):
         if node.share is None:
             buffers = node.op.buffers(graph.site(node)).values()
-            expected -= sum(b.elements for b in buffers if b.dtype == "int64")
+            expected -= sum(b.persistent and not b.shape for b in buffers)
     for folded in program.folded:
         layer = report[folded.path]
         expected -= layer.params + max(0, layer.buffers - 1)
     derived = {name.partition("/")[0] for name in stored}
     for step in program.steps:
         if step.path in derived:
-            spent = [key for key in step.keys.values() if key not in stored]
+            passing = step.op.buffers(program.site(step))
+            spent = [
+                key
+                for name, key in step.keys.items()
+                if key not in stored and (name not in passing or passing[name].persistent)
+            ]
             expected -= sum(given[key].size for key in spent)
     used = {key for step in program.steps for key in step.keys.values()}
     return expected + sum(program.arrays[key].size for key in used - given.keys())

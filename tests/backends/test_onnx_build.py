@@ -293,6 +293,16 @@ def test_a_constant_that_is_an_output_is_written_by_a_node() -> None:
     ]
 
 
+def test_an_output_may_have_the_name_of_an_input() -> None:
+    net = Network(image=image(2, 5, 5))
+    net.output("image", net.add("leaky", made(Leaky), 0))
+    body = built(net.graph()).graph
+    assert [(node.op_type, list(node.output)) for node in body.node] == [
+        ("LeakyRelu", ["image:output"])
+    ]
+    assert [output.name for output in body.output] == ["image:output"]
+
+
 def test_an_output_takes_its_name_through_what_only_passes_it_on() -> None:
     net = Network(x=image(2, 2, 2))
     same = net.add("b", made(Same), net.add("a", made(Same), net.add("leaky", made(Leaky), 0)))

@@ -16,7 +16,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import cnnspec
@@ -25,9 +24,10 @@ from cnnspec.backends.onnx.encoding import encoded
 from cnnspec.backends.onnx.file import ExportReport
 from cnnspec.backends.onnx.reference import hash_of
 from cnnspec.backends.onnx.verify import VerificationFailure
-from cnnspec.backends.torch import WeightsMismatch
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.metadata import ModelMetadata
+from cnnspec.runtime.model_file import open_model
+from cnnspec.runtime.stored import stored_tensors
 from tests.cli.process import environment
 
 TEXT = """\
@@ -95,6 +95,7 @@ def test_writes_one_proved_file(net: cnnspec.Network, module: nn.Module, path: P
     report = net.to_onnx(path, module)
     assert os.listdir(path.parent) == ["net.onnx"]
     assert stored(path) == STORED
+    assert open_model(path).producer == f"cnnspec {cnnspec.__version__}"
     assert (report.path, report.opset, report.size) == (path, 18, path.stat().st_size)
     assert (report.nodes, report.params, report.folded) == (5, 2181, ("bn",))
     assert report.verification is not None
@@ -132,6 +133,31 @@ def test_the_file_says_what_it_is(net: cnnspec.Network, module: nn.Module, path:
     again = cnnspec.load(text=found.spec)
     assert again.same_layers(net)
     assert again.analyze().totals == net.analyze().totals
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("limit", [3_000, storing.LARGEST])
+def test_what_is_stored_is_known_again(
+    net: cnnspec.Network, path: Path, limit: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file or beside it: the smallest change of a weight is told."""
+    monkeypatch.setattr(storing, "LARGEST", limit)
+    report = net.to_onnx(
+        path,
+        precision=precision,  # type: ignore[arg-type]
+        preprocess="normalize",
+        verify=False,
+    )
+    found = open_model(path)
+    assert found.metadata == report.metadata
+    place = path if report.data is None else path.with_name(report.data)
+    content = bytearray(place.read_bytes())
+    graph = onnx.load(path, load_external_data=False).graph
+    weight = max((bytes(each[-1]) for each in stored_tensors(graph, path.parent)), key=len)
+    content[content.index(weight) + len(weight) // 2] ^= 1
+    place.write_bytes(content)
+    with pytest.raises(EnvironmentFailure, match="its weights are not those that it was exported"):
+        open_model(path)
 
 
 def test_hashes_of_weights_tell_them_apart() -> None:
@@ -232,86 +258,6 @@ def test_weights_are_in_memory_once(tmp_path: Path) -> None:
     assert peak < 0.5 * size
 
 
-# ----------------------------------------------------------------------------------- the weights
-
-
-@pytest.mark.parametrize("form", ["module", "tensors", "arrays", "read-only arrays", "file"])
-def test_weights_come_in_every_form(
-    form: str, net: cnnspec.Network, module: nn.Module, tmp_path: Path
-) -> None:
-    state = module.state_dict()
-    weights: object = module
-    if form == "tensors":
-        weights = state
-    elif form == "file":
-        weights = tmp_path / "weights.safetensors"
-        save_file(state, weights)
-    elif form != "module":
-        arrays = {key: value.numpy().copy() for key, value in state.items()}
-        for array in arrays.values():
-            array.flags.writeable = form == "arrays"
-        weights = arrays
-    net.to_onnx(tmp_path / "a.onnx", weights, verify=False)  # type: ignore[arg-type]
-    net.to_onnx(tmp_path / "b.onnx", module, verify=False)
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-
-
-def test_without_weights_the_seed_decides(net: cnnspec.Network, tmp_path: Path) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        net.to_onnx(tmp_path / name, seed=seed, verify=False)
-    first, second, third = ((tmp_path / name).read_bytes() for name in "abc")
-    assert first == second != third
-
-
-def test_half_precision_weights_are_widened_in_a_copy(net: cnnspec.Network, path: Path) -> None:
-    module = net.to_torch().to(torch.bfloat16)
-    report = net.to_onnx(path, module)
-    assert report.verification is not None
-    assert report.verification.close
-    assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
-
-
-def test_the_module_inside_another_is_found(
-    net: cnnspec.Network, module: nn.Module, tmp_path: Path
-) -> None:
-    net.to_onnx(tmp_path / "a.onnx", nn.DataParallel(module))
-    net.to_onnx(tmp_path / "b.onnx", module, verify=False)
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-
-
-def test_weights_that_do_not_fit_are_told_and_partial_takes_the_rest(
-    net: cnnspec.Network, module: nn.Module, path: Path
-) -> None:
-    state = dict(module.state_dict())
-    state["fc.wieght"] = state.pop("fc.weight")
-    for weights in (state, {key: value.numpy() for key, value in state.items()}):
-        with pytest.raises(WeightsMismatch) as failure:
-            net.to_onnx(path, weights)
-        assert "1 tensor missing (`fc.weight`); 1 unexpected (`fc.wieght`)" in str(failure.value)
-        assert failure.value.help == "`fc.weight` of the network may be `fc.wieght` in the weights"
-    assert not path.exists()
-    report = net.to_onnx(path, state, partial=True, verify=False)
-    assert report.chosen is not None
-    assert report.chosen.match.missing == ("fc.weight",)
-    with pytest.raises(WeightsMismatch):
-        net.to_onnx(path, cnnspec.load("lenet5").to_torch())
-
-
-def test_weights_that_are_not_finite_are_told_and_no_bug(
-    net: cnnspec.Network, module: nn.Module, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = {key: value.clone() for key, value in module.state_dict().items()}
-    state["fc.weight"][0, 0] = torch.nan
-    (warning,) = net.to_onnx(path, state, verify=False).warnings
-    assert warning == "weight `fc.weight` has values that are not finite"
-    path.unlink()
-    monkeypatch.setattr(proving, "verify", _raises(VerificationFailure("no")))
-    with pytest.raises(EnvironmentFailure, match="nothing can be proved") as found:
-        net.to_onnx(path, state)
-    assert not isinstance(found.value, VerificationFailure)
-    assert not path.exists()
-
-
 # --------------------------------------------------------------------------------- what is refused
 
 
@@ -320,7 +266,15 @@ def test_weights_that_are_not_finite_are_told_and_no_bug(
     [
         ({"opset": 12}, "opset 12 is not possible"),
         ({"opset": 1000}, "opset 1000 is not possible"),
-        ({"batch": 0}, "a batch has at least one sample, not 0"),
+        ({"batch": 0}, "a batch has 1 to 2,147,483,647 samples, or is dynamic: not `0`"),
+        ({"batch": True}, "or is dynamic: not `True`"),
+        ({"batch": 2**31}, "or is dynamic: not `2147483648`"),
+        ({"verify": "fast"}, "`verify` is quick, full or none, not `fast`"),
+        ({"size": "free"}, "`size` is fixed or dynamic, not `free`"),
+        ({"precision": "fp16"}, "`precision` is float32, float16 or int8, not `fp16`"),
+        ({"preprocess": "all"}, "`preprocess` is none, normalize or full, not `all`"),
+        ({"weights": 5}, "weights are a module, a file, or tensors or arrays by key"),
+        ({"weights": {"model": {}}}, "`model` is neither a tensor nor numbers"),
         ({"half_io": True}, "in a float16 file only"),
         ({"precision": "int8"}, "int8 has to be calibrated"),
         ({"calibration": [{}]}, "calibration is for int8 only"),
@@ -350,7 +304,9 @@ def test_paths_that_cannot_be_written_are_told(net: cnnspec.Network, tmp_path: P
 Stop = Callable[[pytest.MonkeyPatch], None]
 
 
-def _raises(what: BaseException) -> Callable[..., None]:
+def raises(what: BaseException) -> Callable[..., None]:
+    """Something to call that raises `what`."""
+
     def stop(*_: object, **__: object) -> None:
         raise what
 
@@ -368,7 +324,7 @@ def test_whatever_stops_it_leaves_what_was_there(
     stop: BaseException,
     where: tuple[object, str],
 ) -> None:
-    monkeypatch.setattr(*where, _raises(stop))
+    monkeypatch.setattr(*where, raises(stop))
     if there:
         path.write_bytes(b"old")
     with pytest.raises(type(stop)):
@@ -485,7 +441,7 @@ def test_a_pair_that_fails_leaves_the_old_pair(
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     for seed in (1, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(proving, "verify", _raises(KeyboardInterrupt()))
+            patch.setattr(proving, "verify", raises(KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
                 exported(net, path, seed)
         after = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
@@ -542,55 +498,3 @@ def test_what_is_too_large_is_not_narrowed(
     monkeypatch.setattr(file, "LARGEST", 3_000)
     with pytest.raises(EnvironmentFailure, match="more than the 2 GB that can be made float16"):
         net.to_onnx(path, precision="float16")
-
-
-# -------------------------------------------------------------------------------- in fewer bits
-
-
-def test_float16_and_int8_are_compared_and_explained(
-    net: cnnspec.Network, module: nn.Module, tmp_path: Path
-) -> None:
-    half = net.to_onnx(tmp_path / "half.onnx", module, precision="float16")
-    samples = [{"image": np.random.default_rng(i).random((4, 3, 12, 12), "f4")} for i in range(4)]
-    told: list[tuple[str, int, int]] = []
-    eighth = net.to_onnx(
-        tmp_path / "int8.onnx",
-        module,
-        precision="int8",
-        calibration=samples,
-        progress=lambda *doing: told.append(doing),
-    )
-    for report in (half, eighth):
-        assert report.verification is None
-        assert report.agreement is not None
-        assert report.inputs["image"].dtype == report.outputs["output"].dtype == "float32"
-        assert metadata(report.path).precision == report.metadata.precision
-    assert ("calibration", 4, 4) in told
-    assert eighth.agreement is not None
-    assert eighth.agreement.samples == 16
-    assert half.size < 0.8 * net.to_onnx(tmp_path / "whole.onnx", module, verify=False).size
-
-
-def test_float16_inputs_and_outputs_where_asked(
-    net: cnnspec.Network, module: nn.Module, path: Path
-) -> None:
-    for preprocess, taken in (("none", "float16"), ("normalize", "float16"), ("full", "uint8")):
-        report = net.to_onnx(
-            path, module, precision="float16", half_io=True, preprocess=preprocess, softmax=True
-        )
-        assert report.inputs["image"].dtype == taken
-        assert report.outputs["output"].dtype == "float16"
-
-
-def test_layers_that_overflow_stay_float32_and_are_named(
-    net: cnnspec.Network, module: nn.Module, path: Path
-) -> None:
-    state = {key: value.clone() for key, value in module.state_dict().items()}
-    state["bn.weight"] *= 1e6
-    state["fc.weight"] /= 1e6
-    report = net.to_onnx(path, state, precision="float16")
-    assert report.kept
-    assert report.agreement is not None
-    assert report.to_dict()["kept"] == [
-        {"path": each.path, "op": each.op, "reason": each.reason} for each in report.kept
-    ]

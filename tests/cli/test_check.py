@@ -9,7 +9,10 @@ import jsonschema
 import pytest
 import yaml
 
+from cnnspec.cli import check
+from tests.cli.inside import called
 from tests.cli.process import ROOT, cnnspec
+from tests.zoo.networks import EVERY
 
 GOOD = """\
 cnnspec: 1
@@ -36,10 +39,35 @@ def test_specs_without_a_mistake(folder: Path) -> None:
 
 
 def test_the_bundled_specs_are_what_they_expect() -> None:
-    specs = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "specs").glob("*.yaml"))
-    code, out, err = cnnspec("check", *specs)
-    assert (code, err) == (0, "")
-    assert out.endswith(": no errors\n")
+    """All of them, and no warning."""
+    files = len([*(ROOT / "specs").glob("*.yaml")])
+    assert cnnspec("check", "--all") == (
+        0,
+        f"{files} specs, {len(EVERY)} networks: no errors\n",
+        "",
+    )
+
+
+def test_all_beside_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: folder / f"{name}.yaml" for name in ("good", "odd")}
+    monkeypatch.setattr(check, "bundled_specs", lambda: few)
+    assert called("check", "--all").out.endswith("\n2 specs, 2 networks: no errors\n")
+    code, out, err = called("check", "--all", "bad.yaml", cwd=folder)
+    assert (code, err) == (1, "")
+    assert out.endswith("\n1 error, 1 warning\n")
+
+
+@pytest.mark.parametrize("option", ["--variant=wide", "--set=classes=3", "--input=image=3x9x9"])
+def test_all_have_no_option_in_common(option: str) -> None:
+    code, out, err = cnnspec("check", "--all", option)
+    assert (code, out) == (2, "")
+    assert err.endswith("is for one spec, and `--all` means many\n")
+
+
+def test_nothing_to_check() -> None:
+    code, out, err = cnnspec("check")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: there is nothing to check\n")
 
 
 def test_mistakes_are_on_standard_output(folder: Path) -> None:

@@ -19,7 +19,8 @@ from tests.cli.process import cnnspec, environment
 CASES: dict[str, set[str]] = {
     "ana": {"analyze"},
     "--ver": {"--version"},
-    "analyze resnet1": {"resnet18", "resnet101", "resnet152", "resnet101_v1", "resnet152_v1"},
+    "analyze resnet1": {"resnet18", "resnet18_A", "resnet110", "resnet1202"}
+    | {f"resnet{n}{v1}" for n in (101, 152) for v1 in ("", "_v1")},
     "analyze my": {"my.yaml"},
     "analyze --for": {"--format"},
     "analyze vgg16 --format m": {"markdown"},
@@ -96,12 +97,12 @@ def test_bash_lists_all_commands(folder: Path) -> None:
 
 @needs("bash")
 def test_bash_keeps_names_with_spaces_whole(folder: Path) -> None:
-    spaced = folder / "two words.yaml"
+    spaced = folder / "some words.yaml"
     spaced.touch()
     try:
-        program = "source ./cnnspec.bash; COMP_WORDS=(cnnspec check two) COMP_CWORD=2; _cnnspec;"
+        program = "source ./cnnspec.bash; COMP_WORDS=(cnnspec check some) COMP_CWORD=2; _cnnspec;"
         program += "printf '%s\\n' ${#COMPREPLY[@]} \"${COMPREPLY[@]}\""
-        assert run(folder, "bash", "--norc", "-c", program) == "1\ntwo words.yaml\n"
+        assert run(folder, "bash", "--norc", "-c", program) == "1\nsome words.yaml\n"
     finally:
         spaced.unlink()
 

@@ -11,7 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.cli.process import ROOT, cnnspec
+from tests.cli.process import cnnspec
+from tests.zoo.networks import FILES
 
 COUNT = {"type": "integer", "minimum": 0}
 SIZES = {"type": "array", "items": {"type": "integer", "minimum": 1}}
@@ -92,8 +93,6 @@ ANALYSIS = record(
 )
 CHECK = record(format={"const": 1}, diagnostics={"type": "array", "items": DIAGNOSTIC})
 
-BUNDLED = sorted(path.stem for path in (ROOT / "specs").glob("*.yaml"))
-
 
 @cache
 def analysis(network: str) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def analysis(network: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("network", BUNDLED)
+@pytest.mark.parametrize("network", FILES)
 def test_json_of_analyze(network: str) -> None:
     document = analysis(network)
     jsonschema.validate(document, ANALYSIS)

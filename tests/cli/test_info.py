@@ -11,6 +11,7 @@ from onnx import helper
 
 import cnnspec
 from cnnspec.metadata import KEY
+from cnnspec.runtime.model_file import open_model
 from tests.cli.inside import called
 from tests.cli.process import cnnspec as process
 from tests.runtime.models import SPEC, classifier, metadata, put
@@ -28,6 +29,9 @@ def test_a_process_tells_everything(folder: Path) -> None:
     assert (done.code, done.err) == (0, "")
     told = done.out.splitlines()
     assert told[0] == "reds  net.onnx"
+    about = open_model(folder / "net.onnx").metadata
+    assert about is not None
+    tensors = about.tensors_sha256[:16]
     digest = sha256(SPEC.encode()).hexdigest()[:16]
     for line in (
         "input       image  batch x 3 x 8 x 8  float32",
@@ -35,6 +39,7 @@ def test_a_process_tells_everything(folder: Path) -> None:
         "nodes       3: 1 Flatten, 1 GlobalAveragePool, 1 MatMul",
         "stored      1 tensor of 9 float32 (36 B)",
         "precision   float32",
+        f"weights     sha256 {'0' * 16} before folding, {tensors} as stored, as they were exported",
         "labels      3: red, green, blue",
         f"spec        sha256 {digest}, as it was exported",
         "made with   cnnspec 1.2.3",
@@ -66,7 +71,8 @@ def test_json(folder: Path) -> None:
         {"name": "image", "dtype": "float32", "shape": ["batch", 3, 8, 8]}
     ]
     assert document["stored"] == [{"dtype": "float32", "tensors": 1, "numbers": 9, "bytes": 36}]
-    assert document["cnnspec"] == metadata().to_dict()
+    stored = document["cnnspec"]["tensors_sha256"]
+    assert document["cnnspec"] == metadata(tensors_sha256=stored).to_dict()
     report = loads(dumps(cnnspec.load(text=SPEC).analyze().to_dict()))
     layers = report.pop("layers")
     assert document["analysis"] == report
@@ -133,3 +139,14 @@ def test_a_spec_that_was_changed_is_refused(folder: Path) -> None:
         done = called(*command, cwd=folder)
         assert (done.code, done.out) == (2, "")
         assert "its spec is not the one it was written with" in done.err
+
+
+def test_weights_that_were_changed_are_refused(folder: Path) -> None:
+    made = classifier(metadata())
+    (weight,) = made.graph.initializer
+    weight.raw_data = bytes([weight.raw_data[0] ^ 1, *weight.raw_data[1:]])
+    put(made, folder / "net.onnx")
+    for command in (("info", "net.onnx"), ("predict", "net.onnx", "x.png")):
+        done = called(*command, cwd=folder)
+        assert (done.code, done.out) == (2, "")
+        assert "`net.onnx` is damaged: its weights are not those that it was exported" in done.err

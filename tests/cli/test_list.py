@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from cnnspec import load
-from cnnspec.cli import list_networks
-from cnnspec.frontend.load import bundled_names, locate
-from cnnspec.report.catalogue import bundled_networks, networks_of
+from cnnspec.cli import progress
+from cnnspec.frontend.load import bundled_names, load_text, locate
+from cnnspec.report.catalogue import about, bundled_networks, networks_of
 from tests.cli.inside import called
 from tests.cli.process import ROOT
+from tests.zoo.networks import EVERY
 
-KEYS = ["name", "spec", "variant", "params", "macs"]
+KEYS = ["name", "spec", "variant", "params", "macs", "inputs", "about"]
 SPEC = """\
 cnnspec: 1
 name: tiny
@@ -55,7 +56,7 @@ def test_json() -> None:
     code, out, err = called("list", "--format", "json")
     assert (code, err) == (0, "")
     document = json.loads(out)
-    assert len(document) >= 54
+    assert len(document) == len(EVERY)
     assert all(list(one) == KEYS for one in document)
     of = {one["name"]: one for one in document}
     for name in ("vgg16", "resnet101", "resnet", "lenet5_table"):
@@ -68,6 +69,9 @@ def test_json() -> None:
         "variant": "resnet101",
         "params": 44_549_160,
         "macs": 7_801_405_440,
+        "inputs": {"image": [3, 224, 224]},
+        "about": "ResNet (He et al., CVPR 2016) and Wide ResNet (Zagoruyko & Komodakis, "
+        "BMVC 2016), with torchvision's keys",
     }
 
 
@@ -75,9 +79,21 @@ def test_the_table() -> None:
     code, out, err = called("list", "resnet18", "vgg")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["name", "spec", "variant", "params", "MACs"]
-    assert lines[1].split()[:4] == ["resnet18", "resnet18", "resnet18", "11,689,512"]
-    assert lines[2].split()[:3] == ["vgg16", "vgg", "138,357,544"]
+    assert lines[0].split() == ["name", "params", "MACs", "input"]
+    assert lines[1].split()[:2] == ["resnet18", "ResNet"]
+    assert lines[2].split() == [
+        "resnet18",
+        "11,689,512",
+        "11.7",
+        "M",
+        "1,814,073,344",
+        "1.81",
+        "G",
+        "3x224x224",
+    ]
+    assert lines[3].split()[:2] == ["vgg", "VGG"]
+    assert lines[4].split()[:2] == ["vgg16", "138,357,544"]
+    assert not any(line != line.rstrip() for line in lines)
 
 
 @pytest.fixture
@@ -91,9 +107,10 @@ def folder(tmp_path: Path) -> Path:
 def test_files_and_folders(given: str, folder: Path) -> None:
     document = json.loads(called("list", given, "--format", "json", cwd=folder).out)
     spec = str(Path("nets/tiny.yaml"))
+    both = {"inputs": {"image": [3, 8, 8]}, "about": ""}
     assert document == [
-        {"name": "tiny", "spec": spec, "variant": None, "params": 112, "macs": 3888},
-        {"name": "wide", "spec": spec, "variant": "wide", "params": 224, "macs": 7776},
+        {"name": "tiny", "spec": spec, "variant": None, "params": 112, "macs": 3888, **both},
+        {"name": "wide", "spec": spec, "variant": "wide", "params": 224, "macs": 7776, **both},
     ]
 
 
@@ -138,7 +155,7 @@ def test_progress_is_for_terminals(folder: Path) -> None:
     import pty
 
     program = (
-        "import sys; from cnnspec.cli import list_networks; list_networks._QUIET = 0.0;"
+        "import sys; from cnnspec.cli import progress; progress._QUIET = 0.0;"
         "from cnnspec.cli.main import main; sys.exit(main(['list', 'nets']))"
     )
     leader, follower = pty.openpty()
@@ -156,13 +173,35 @@ def test_progress_is_for_terminals(folder: Path) -> None:
     os.close(leader)
     assert "1 of 2 networks" in shown
     assert shown.endswith("\r\x1b[K")
-    assert done.stdout.decode().count("\n") == 3
+    assert done.stdout.decode().count("\n") == 4
 
 
 def test_progress_waits() -> None:
-    assert list_networks._QUIET >= 1
+    assert progress._QUIET >= 1
     assert called("list", "vgg").err == ""
 
 
 def test_listings_of_names() -> None:
     assert [one.variant for one in networks_of(["vgg11"])] == ["vgg11"]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            "# A net (Doe et al., Proc. X 1998: 3), with keys: more\n",
+            "A net (Doe et al., Proc. X 1998: 3), with keys",
+        ),
+        ("# One clause\n# over two lines. More.\n", "One clause over two lines"),
+        ("# v1.5 of a net\n", "v1.5 of a net"),
+        ("\n# too late\n", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_file_says_of_itself(header: str, said: str) -> None:
+    assert about(load_text(header + SPEC)) == said
+
+
+def test_every_bundled_file_says_what_it_is() -> None:
+    for one in bundled_networks():
+        assert 3 < len(about(one.loaded)) < 140, one.spec

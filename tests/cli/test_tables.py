@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cnnspec.cli.main import main
-from tests.cli.process import DECIDING, ROOT, cnnspec
+from tests.cli.process import DECIDING, cnnspec
+from tests.zoo.networks import FILES
 
 GOLDEN = Path(__file__).parent / "golden"
-BUNDLED = sorted(path.stem for path in (ROOT / "specs").glob("*.yaml"))
 COLUMNS = {
     "params": "params",
     "buffers": "buffers",
@@ -56,7 +56,7 @@ def number(text: str) -> int:
     return 0 if text == "-" else int(text.replace(",", ""))
 
 
-@pytest.mark.parametrize("network", BUNDLED)
+@pytest.mark.parametrize("network", FILES)
 def test_printed_columns_add_up_to_printed_totals(
     network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,7 +40,10 @@ WRONG: dict[str, tuple[str | None, str]] = {
         "the options of a command follow it: `cnnspec analyze SPEC --variant NAME`",
     ),
     "analyze": ("SPEC is missing", "`cnnspec analyze --help` shows how"),
-    "check": ("SPEC is missing", "`cnnspec check --help` shows how"),
+    "check": (
+        "there is nothing to check",
+        "name a spec or a folder, or `--all` for all that come with cnnspec",
+    ),
     "analyze tiny.yaml --dept 1": (
         "`cnnspec analyze` has no option `--dept`",
         "did you mean `--depth`?",

@@ -22,7 +22,7 @@ from cnnspec.runtime import images, preparing
 from cnnspec.runtime.images import ImageFailure, ImageSource, decode, find_images, preprocessed
 from cnnspec.runtime.preparing import preparation
 
-LIBRARY = torch.library.Library("torchvision", "DEF")
+LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 """Operators that torchvision wants to be there when it is imported; kept alive with this module."""
 for name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, name):

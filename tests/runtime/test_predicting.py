@@ -127,8 +127,15 @@ def test_a_batch_that_is_fixed(tmp_path: Path) -> None:
 
 def test_outputs_that_are_not_of_an_image_each(tmp_path: Path) -> None:
     made = wide("Flatten", (1, None), axis=0)
-    with pytest.raises(EnvironmentFailure, match="has no entry for each of 2 images"):
+    with pytest.raises(EnvironmentFailure, match="has no entry for each of 2 images") as failure:
         list(predictor(made, tmp_path).predict([source("red"), source("red")]))
+    assert "--batch 1" in failure.value.help
+    node = helper.make_node("ReduceSum", ["image"], ["sum"], keepdims=0)
+    taken = {"image": (TensorProto.FLOAT, IMAGE)}
+    made = model([node], taken, {"sum": (TensorProto.FLOAT, ())})
+    with pytest.raises(EnvironmentFailure, match="has no entry for each of 1 image") as failure:
+        list(predictor(made, tmp_path).predict([source("red")]))
+    assert not failure.value.help
 
 
 def test_engines_are_built_for_the_batches_there_will_be(tmp_path: Path) -> None:
@@ -240,8 +247,8 @@ def test_numbers_are_summed_up(tmp_path: Path) -> None:
     [
         ({}, "has 0 inputs, and only one"),
         ({"a": (TensorProto.FLOAT, (1,)), "b": (TensorProto.FLOAT, (1,))}, r"\(`a`, `b`\)"),
-        ({"a": (TensorProto.FLOAT, (1, 10))}, "the input is 1x10 of float32, which no image"),
-        ({"a": (TensorProto.INT64, (1, 3, 8, 8))}, "1x3x8x8 of int64"),
+        ({"a": (TensorProto.FLOAT, (1, 10))}, "the input is 1 x 10 of float32, which no image"),
+        ({"a": (TensorProto.INT64, (1, 3, 8, 8))}, "1 x 3 x 8 x 8 of int64"),
         ({"a": (TensorProto.FLOAT, (1, 3, 10**6, 10**6))}, "is too large"),
     ],
 )

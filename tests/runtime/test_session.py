@@ -229,6 +229,10 @@ def test_what_is_said_has_no_code_in_it() -> None:
             "No Op x",
         ),
         ("/onnxruntime_src/core/a.cc:43 int f(int) Please install it.", "Please install it"),
+        (
+            "Nodes must be sorted, however input 'x' of node: \nname: c",
+            "Nodes must be sorted, however input 'x' of node",
+        ),
         ("", "no reason given"),
     ):
         assert first_sentence(RuntimeError(said)) == told

@@ -118,9 +118,8 @@ class _Lowering:
         for name, value in program.inputs.items():
             body.input.append(self._declared(name, value))
         for name, value in program.outputs.items():
-            target = name
-            if self._names[value] != name:
-                target += ":output" if name in program.inputs else ""
+            target = name if self._names[value] == name else self._target(name)
+            if self._names[value] != target:
                 self._writer.identity(self._names[value], target)
             body.output.append(self._declared(target, value))
         initializers = self._writer.finish([output.name for output in body.output], body)
@@ -147,10 +146,15 @@ class _Lowering:
                     source = step.inputs[number]
                     same[step.outputs[0]] = same.get(source, source)
         inputs = frozenset(program.inputs.values())
+        targets = {name: self._target(name) for name in program.outputs}
         for name, value in program.outputs.items():
             source = same.get(value, value)
-            if source not in inputs and names[source] not in program.outputs:
-                names[source] = name
+            if source not in inputs and names[source] not in targets.values():
+                names[source] = targets[name]
+
+    def _target(self, name: str) -> str:
+        """The tensor of an output: its name, unless an input has that."""
+        return f"{name}:output" if name in self._program.inputs else name
 
     def _write(self, step: Step, nodes: tuple[OnnxNode, ...]) -> None:
         """Write one op, or only note the name where the op is nothing but another name."""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
-from cnnspec.diagnostics import EnvironmentFailure, listed, quantity
+from cnnspec.diagnostics import EnvironmentFailure, listed, quantity, shape_text
 from cnnspec.ir import Graph
 from cnnspec.metadata import InGraph, Preprocess
 from cnnspec.runtime.images import find_images, preprocessed
@@ -31,30 +32,52 @@ Calibration = str | os.PathLike[str] | Iterable[Feeds]
 class Samples:
     """Batches to calibrate with, read anew each time they are asked for.
 
-    `count` is the number of batches. `of` gives them as a file takes them that does so much of the
-    preprocessing itself.
+    `count` is the number of batches, if all images are of one size. `of` gives them as a file takes
+    them that does so much of the preprocessing itself; arrays, which are inputs of the network, are
+    None for a file that does any.
     """
 
     count: int
-    of: Callable[[InGraph], Iterator[Feeds]]
+    of: Callable[[InGraph], Iterator[Feeds] | None]
 
 
 def samples_of(graph: Graph, given: Calibration, batch: int | Literal["dynamic"]) -> Samples:
     """The batches that `given` is for the network, one image each unless `batch` is fixed.
 
-    Raises `EnvironmentFailure` for images of a network that takes none, and where there are none.
+    Raises `EnvironmentFailure` for images of a network that takes none, for arrays that are not its
+    inputs, and where there is nothing.
     """
     if isinstance(given, (str, os.PathLike)):
         return _images(graph, given, 1 if batch == "dynamic" else batch)
-    ready = tuple(given)
+    ready = tuple(_inputs(graph, feeds, batch) for feeds in given)
     if not ready:
         raise EnvironmentFailure("there is nothing to calibrate int8 with")
-    for feeds in ready:
-        if feeds.keys() != graph.inputs.keys():
+    return Samples(len(ready), lambda in_graph: iter(ready) if in_graph == "none" else None)
+
+
+def _inputs(graph: Graph, given: Feeds, batch: int | Literal["dynamic"]) -> Feeds:
+    """One batch of arrays as the network takes them."""
+    if not isinstance(given, Mapping):
+        raise EnvironmentFailure("int8 is calibrated with batches of arrays by input name")
+    if given.keys() != graph.inputs.keys():
+        raise EnvironmentFailure(
+            f"int8 is calibrated with inputs {listed(graph.inputs)}, not {listed(given)}"
+        )
+    found = {name: np.asarray(array) for name, array in given.items()}
+    for name, array in found.items():
+        shape = graph.tensors[graph.inputs[name]].shape
+        if array.shape[1:] != shape or not array.size or array.dtype.kind not in "biuf":
             raise EnvironmentFailure(
-                f"int8 is calibrated with inputs {listed(graph.inputs)}, not {listed(feeds)}"
+                f"int8 is calibrated with batches of {shape_text(shape)} numbers as `{name}`, not "
+                f"with {shape_text(array.shape)} of type {array.dtype}"
             )
-    return Samples(len(ready), lambda _: iter(ready))
+        if batch not in ("dynamic", len(array)):
+            raise EnvironmentFailure(
+                f"int8 is calibrated with batches of {batch} here, not of {len(array)}"
+            )
+        if not np.isfinite(array).all():
+            raise EnvironmentFailure(f"int8 is calibrated with finite numbers only as `{name}`")
+    return {name: array.astype(np.float32, copy=False) for name, array in found.items()}
 
 
 def _images(graph: Graph, place: str | os.PathLike[str], batch: int) -> Samples:
@@ -71,12 +94,6 @@ def _images(graph: Graph, place: str | os.PathLike[str], batch: int) -> Samples:
         )
     ((name, value),) = graph.inputs.items()
     sources = find_images([place])
-    count = len(sources) // batch
-    if not count:
-        raise EnvironmentFailure(
-            f"there are {quantity(len(sources), 'image')} in `{os.fspath(place)}`, fewer than "
-            f"a batch of {batch}"
-        )
     shape = graph.tensors[value].shape
     wanted = Preprocess.of(said)
 
@@ -87,7 +104,7 @@ def _images(graph: Graph, place: str | os.PathLike[str], batch: int) -> Samples:
         dtype = "uint8" if in_graph == "full" else "float32"
         prepared = preparation(wanted, taken, dtype=dtype, in_graph=in_graph)
         for _, array in preprocessed(sources, prepared, batch):
-            if len(array) == batch:
-                yield {name: array}
+            # A batch that lacks images has its own once more.
+            yield {name: np.resize(array, (batch, *array.shape[1:]))}
 
-    return Samples(count, batches)
+    return Samples(-(-len(sources) // batch), batches)

@@ -13,14 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from cnnspec.backends.onnx.writer import Array
+from cnnspec.metadata import tensors_hash
+from cnnspec.runtime.stored import stored_tensors
 
-__all__ = ["Outside", "encoded", "outside"]
+__all__ = ["Outside", "encoded", "hash_of_tensors", "outside"]
 
 Piece = bytes | memoryview
 
@@ -120,6 +124,15 @@ def outside(arrays: Mapping[str, Array]) -> Outside:
             offsets[name] = at = -(-at // _PAGE) * _PAGE
             at += array.nbytes
     return Outside({name: arrays[name] for name in offsets}, offsets)
+
+
+def hash_of_tensors(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> str:
+    """The `tensors_hash` of `model` with `arrays` as further initializers, by name."""
+    further = (
+        (name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, _bytes(array))
+        for name, array in arrays.items()
+    )
+    return tensors_hash(chain(stored_tensors(model.graph, Path()), further))
 
 
 def _without_graph(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial as bound
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from torch import nn
 from cnnspec.backends.onnx.build import OLDEST_OPSET, Lowered, Options, lower
 from cnnspec.backends.onnx.calibration import Calibration, Feeds, Samples, samples_of
 from cnnspec.backends.onnx.dynamic import FreeSizes, free_sizes
+from cnnspec.backends.onnx.encoding import hash_of_tensors
 from cnnspec.backends.onnx.folding import fold as folding
 from cnnspec.backends.onnx.precision import Kept, advice, quantize, to_half
 from cnnspec.backends.onnx.preprocessing import Around, around, attach
@@ -37,7 +38,7 @@ from cnnspec.backends.onnx.writer import Array
 from cnnspec.backends.torch.module import Chosen
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
-from cnnspec.metadata import KEY, InGraph, ModelMetadata, Precision, Preprocess
+from cnnspec.metadata import KEY, LARGEST_SIZE, InGraph, ModelMetadata, Precision, Preprocess, Size
 from cnnspec.report import analyze
 from cnnspec.report.flat import FlatNetwork
 
@@ -137,7 +138,7 @@ def export(
     verify: bool | Thorough = "quick",
     opset: int = 18,
     batch: int | Literal["dynamic"] = "dynamic",
-    size: Literal["fixed", "dynamic"] = "fixed",
+    size: Size = "fixed",
     seed: int = 0,
     fold: bool = True,
     precision: Precision = "float32",
@@ -163,6 +164,15 @@ def export(
     the network or ONNX cannot do; `VerificationFailure` for a file that fails its proof.
     """
     thorough: Thorough = verify if isinstance(verify, str) else ("quick" if verify else "none")
+    for name, given, kinds in (
+        ("verify", thorough, Thorough),
+        ("size", size, Size),
+        ("precision", precision, Precision),
+        ("preprocess", preprocess, InGraph),
+    ):
+        if given not in get_args(kinds):
+            *words, last = get_args(kinds)
+            raise EnvironmentFailure(f"`{name}` is {', '.join(words)} or {last}, not `{given}`")
     _refuse(opset, batch, precision, half_io, calibration)
     tell = progress or _silent
     samples = None if calibration is None else samples_of(graph, calibration, batch)
@@ -186,6 +196,7 @@ def export(
             name=graph.name,
             spec=spec,
             weights_sha256=hash_of(made.arrays),
+            tensors_sha256=hash_of_tensors(model, arrays),
             inputs={name: graph.tensors[value].shape for name, value in graph.inputs.items()},
             outputs={
                 output.name: graph.tensors[output.value].shape
@@ -202,6 +213,7 @@ def export(
             versions=_versions(version),
         )
         model.metadata_props.add(key=KEY, value=metadata.to_json())
+        model.producer_version = version
         nodes = len(model.graph.node)
         inputs, outputs = _declared(model.graph.input), _declared(model.graph.output)
         draft.write(model, arrays)
@@ -273,8 +285,11 @@ def _refuse(
             f"opset {opset} is not possible",
             help=f"the installed onnxruntime and cnnspec agree on {OLDEST_OPSET} to {newest}",
         )
-    if batch != "dynamic" and batch < 1:
-        raise EnvironmentFailure(f"a batch has at least one sample, not {batch}")
+    number = isinstance(batch, int) and not isinstance(batch, bool)
+    if batch != "dynamic" and not (number and 0 < batch <= LARGEST_SIZE):
+        raise EnvironmentFailure(
+            f"a batch has 1 to {LARGEST_SIZE:,} samples, or is dynamic: not `{batch}`"
+        )
     if half_io and precision != "float16":
         raise EnvironmentFailure("inputs and outputs are float16 in a float16 file only")
     if precision == "int8" and calibration is None:
@@ -323,11 +338,12 @@ def _narrowed(
         found = to_half(whole, keep_io=not half_io, samples=[_calm(graph, batch)])
     else:
         assert samples is not None  # refused without
-        count = samples.count
+        count, inputs = samples.count, samples.of("none")
+        assert inputs is not None  # the network itself takes them
         found = quantize(
             whole,
             graph,
-            samples.of("none"),
+            inputs,
             progress=lambda done: tell("calibration", done, count),
         )
     return found.model, found.kept

@@ -38,6 +38,9 @@ _LEVELS = 1
 _HALF = 2**-11
 """What rounding to float16 changes at most, relative to the value."""
 
+_BATCH = 2
+"""Images that are tried at a time where the file takes any number."""
+
 _ODD = ((3, 4), (7, 6), (2, 1))
 """Proportions of images that are tried, by height and width, of what they are resized to."""
 
@@ -113,7 +116,9 @@ class Proof:
         allowed = _LEVELS * 1.01 * float(wrapped.factor.abs().max())
         if self.around.half:
             allowed += _HALF * float((255 * wrapped.factor).abs().add(wrapped.offset.abs()).max())
-        for images in self._odd():
+        (taken,) = alone.graph.input
+        batch = taken.type.tensor_type.shape.dim[0].dim_value or _BATCH
+        for images in self._odd(batch):
             (ours,) = runtime.run(None, {self.around.image: images})
             theirs = wrapped.prepared(torch.from_numpy(images)).numpy()
             size = shape_text(images.shape[1:3])
@@ -129,9 +134,9 @@ class Proof:
                     f"{difference:.1e}"
                 )
 
-    def _odd(self) -> Iterator[NDArray[np.uint8]]:
+    def _odd(self, batch: int) -> Iterator[NDArray[np.uint8]]:
         resize = self.around.resize
         height, width = resize if isinstance(resize, tuple) else (resize or 1, resize or 1)
         for high, wide in _ODD:
             size = (height * high // 3 + 1, width * wide // 3 + 1)
-            yield self.around.images(2, size, seed=high)
+            yield self.around.images(batch, size, seed=high)

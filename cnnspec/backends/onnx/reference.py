@@ -20,6 +20,7 @@ from cnnspec.backends.onnx.writer import Array
 from cnnspec.backends.torch.emit import write
 from cnnspec.backends.torch.module import Chosen, choose, construct, fill
 from cnnspec.backends.torch.verify import Promise, promises
+from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
 
 __all__ = ["Given", "Reference", "arrays_of", "hash_of", "reference"]
@@ -68,8 +69,10 @@ def reference(
                 return Reference(own, found, chosen)
     elif weights is None or isinstance(weights, (str, os.PathLike)):
         chosen = choose(made, weights, partial=partial)
+    elif not isinstance(weights, Mapping):
+        raise EnvironmentFailure("weights are a module, a file, or tensors or arrays by key")
     else:
-        tensors = {key: _tensor(value) for key, value in weights.items()}
+        tensors = {key: _tensor(key, value) for key, value in weights.items()}
         chosen = choose(made, tensors, partial=partial)
     fill(made, promised, seed, chosen.tensors if chosen else {}, progress)
     return Reference(made, arrays_of(made), chosen)
@@ -117,8 +120,15 @@ def _plain(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).float().cpu()
 
 
-def _tensor(value: torch.Tensor | Array) -> torch.Tensor:
+def _tensor(key: str, value: torch.Tensor | Array) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biufc":
+        raise EnvironmentFailure(f"the weights do not fit: `{key}` is neither a tensor nor numbers")
+    array = np.require(array, array.dtype.newbyteorder("="), "C")
     # torch warns about memory that it may not write to, though nobody does.
-    return torch.as_tensor(value if value.flags.writeable else value.copy())
+    return torch.as_tensor(array if array.flags.writeable else array.copy())

@@ -7,14 +7,15 @@ then rows of an image), several tensors one after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from cnnspec.diagnostics import EnvironmentFailure
+from cnnspec.diagnostics import EnvironmentFailure, Reject, shape_text
 from cnnspec.geometry import Bicubic, Bilinear, Nearest, Transposed, Window
 from cnnspec.op import Op, Site
 from cnnspec.passes.matrix.form import CONSTANT, Form, NotAffineError, Number, exact_number
@@ -234,17 +235,44 @@ def matrix_of(op: Op, inputs: tuple[Tensor, ...], name: str) -> Matrix:
 
 
 def _refuse_large(op: Op, at: Site, name: str) -> None:
-    rows = sum(tensor.elements for tensor in at.outputs)
-    columns = sum(tensor.elements for tensor in at.inputs)
-    terms = op.cost(at).mac
-    if rows * columns > MOST_ENTRIES or terms > _MOST_MACS:
+    rows, columns, terms = _extent(op, at)
+    if _is_large(op, at):
         raise EnvironmentFailure(
             f"the matrix of `{name}` has {rows:,} x {columns:,} entries, and "
             f"{MOST_ENTRIES:,} is the most"
             if rows * columns > MOST_ENTRIES
             else f"`{name}` multiplies {terms:,} times, too often to be written out",
-            help="give the layer a small input of its own: --at 1x6x6",
+            help=_smaller(op, at),
         )
+
+
+def _extent(op: Op, at: Site) -> tuple[int, int, int]:
+    """Rows, columns and multiplications."""
+    rows = sum(tensor.elements for tensor in at.outputs)
+    columns = sum(tensor.elements for tensor in at.inputs)
+    return rows, columns, op.cost(at).mac
+
+
+def _is_large(op: Op, at: Site) -> bool:
+    rows, columns, terms = _extent(op, at)
+    return rows * columns > MOST_ENTRIES or terms > _MOST_MACS
+
+
+def _smaller(op: Op, at: Site) -> str:
+    """What to do about a matrix too large: sizes for `--at` that the operation takes."""
+    if len(at.inputs) == 1:
+        x = at.x
+        spread = [role.value != "channel" or x.rank == 1 for role in x.roles]
+        for channels, size in product((1, 2, 4, x.shape[0]), (6, 12, 24)):
+            inputs = (replace(x, shape=tuple(size if wide else channels for wide in spread)),)
+            try:
+                small = Site(inputs, op.infer(inputs))
+            except Reject:
+                continue
+            if not _is_large(op, small):
+                sizes = shape_text(inputs[0].shape)
+                return f"give the layer a small input of its own: --at {sizes}"
+    return "give the network a smaller input: --input"
 
 
 def _symbols(key: str, stored: Weight | Buffer, symbols: list[Symbol]) -> Any:

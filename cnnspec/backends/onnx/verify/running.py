@@ -102,11 +102,14 @@ class Trial:
 
 @contextmanager
 def inference_mode(module: nn.Module) -> Iterator[None]:
-    """Run `module` without gradients and as for inference; every part's mode is put back after."""
+    """Run `module` in the types of its weights, without gradients and as for inference.
+
+    Every part's mode is put back after.
+    """
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             yield
     finally:
         for part, training in modes.items():
