@@ -35,11 +35,14 @@ def departure(network: str, part: str) -> Departure | None:
 
 
 def _in_place(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Equal but for ReLUs that overwrite their input here and do not there."""
+    """Equal but for ReLUs and sums that overwrite an input here and do not there."""
     return len(ours) == len(theirs) and all(
-        mine == other or mine == other.replace("aten.relu.default(", "aten.relu_.default(")
+        mine == other or mine == _OVERWRITING.sub(r"aten.\1_.", other, count=1)
         for mine, other in zip(ours, theirs, strict=True)
     )
+
+
+_OVERWRITING = re.compile(r"^aten\.(relu|add)\.(?=default\(|Tensor\()")
 
 
 def _without_a_head(ours: Sequence[str], theirs: Sequence[str]) -> bool:
@@ -93,33 +96,41 @@ def _no_cut_or_sum(operation: str) -> bool:
 
 # ----------------------------------------------------------------------------------- the reasons
 
-_RELUS = Departure("more ReLUs work in place, where nobody can tell", _in_place)
+_RELUS = Departure("more ReLUs and sums work in place, where nobody can tell", _in_place)
 _JOINS = (
     "a layer joins its channels to what is joined already, torchvision's joins all parts so far "
     "anew: equal values, fewer "
 )
 
+_SEGMENTING = {
+    "inference": Departure(
+        "the auxiliary head is left out, whose output torchvision computes and hands out; "
+        + _RELUS.reason,
+        _without_a_head,
+    ),
+    "forward": _RELUS,
+}
+_HEADS = dict.fromkeys(
+    ("forward", "backward"),
+    Departure(
+        "the auxiliary heads run behind the trunk, not where they branch off",
+        _in_another_order,
+    ),
+)
+
 DEPARTURES: Mapping[str, Mapping[str, Departure]] = {
-    "deeplabv3": {
-        "inference": Departure(
-            "the auxiliary head is left out, whose output torchvision computes and hands out; "
-            + _RELUS.reason,
-            _without_a_head,
-        ),
-        "forward": _RELUS,
-    },
+    "deeplabv3": _SEGMENTING,
+    "fcn": _SEGMENTING,
     "densenet": {
         "inference": Departure(f"{_JOINS}parts", _joined_step_by_step),
         "forward": Departure(f"{_JOINS}parts", _joined_step_by_step),
         "backward": Departure(f"{_JOINS}operations", _gradients_of_joins),
     },
-    "googlenet": dict.fromkeys(
-        ("forward", "backward"),
-        Departure(
-            "the auxiliary heads run behind the trunk, not where they branch off",
-            _in_another_order,
-        ),
-    ),
+    "googlenet": _HEADS,
+    "inception_v3": _HEADS,
+    "lraspp": {"inference": _RELUS, "forward": _RELUS},
+    "mobilenet_v2": {"inference": _RELUS, "forward": _RELUS},
     "mobilenet_v3": {"inference": _RELUS, "forward": _RELUS},
+    "regnet": {"inference": _RELUS, "forward": _RELUS},
 }
 """By the beginning of the network's name, and by part. All other sequences are equal."""

@@ -19,6 +19,8 @@ __all__ = ["TORCHINFO"]
 
 _BYTES = 4
 _PASSES = 2
+_STORAGE = 64
+"""Bytes of the Python object that holds an input: torchinfo takes `sys.getsizeof`."""
 
 
 def _charges(step: Step) -> Sequence[Charge] | Unknown:
@@ -85,7 +87,9 @@ def _has_no_children(scope: Scope, run: Mapping[int, Sequence[Step]]) -> bool:
 
 
 def _say(seen: Seen, params: int) -> Iterable[Printed]:
-    inputs = sum(_BYTES * elements((1, *seen.graph.tensors[v].shape)) for v in _inputs(seen))
+    inputs = sum(
+        _STORAGE + _BYTES * elements((1, *seen.graph.tensors[v].shape)) for v in _inputs(seen)
+    )
     outputs = stored = 0
     called: set[int] = set()
     for owner, run in zip(seen.owners, seen.nodes, strict=True):
