@@ -30,7 +30,7 @@ from tests.fuzzing.fitting import light, small
 from tests.ops.harness import Interpreted, Network, alone, arrays, cases, randomise, sample
 from tests.ops.test_argument_grid import TORCH_OPS, draws
 
-__all__ = ["Combination", "Outcome", "combinations", "compare"]
+__all__ = ["Combination", "Outcome", "combinations", "compare", "made"]
 
 BATCHES = (1, 2, 5)
 RTOL, ATOL = 1e-4, 1e-5
@@ -68,6 +68,13 @@ def combinations(name: str, rng: Random) -> Iterator[Combination]:
         kinds.append(_windows(registry()[name], rng))
     for found in zip_longest(*kinds):
         yield from (each for each in found if each is not None)
+
+
+def made(name: str, given: Mapping[str, Any], *shapes: tuple[int, ...]) -> Combination:
+    """One combination by an operation's name, which takes it."""
+    found = _made(registry()[name], given, *map(_image, shapes))
+    assert found is not None
+    return found
 
 
 def _made(op_type: type[Op], given: Mapping[str, Any], *inputs: Tensor) -> Combination | None:

@@ -73,6 +73,22 @@ layers:
         ((3, 12, 9), (3, 5, 6), (3, 4, 11)),
         ["3", "4", "width"],
     ),
+    "pooling of a sequence": (
+        """
+inputs: {sound: [3, 20]}
+layers: [{AdaptiveAvgPool1d: {output_size: 6}}, ReLU]
+""",
+        ((3, 20), (3, 17), (3, 4)),
+        ["3", "6"],
+    ),
+    "pooling of a volume": (
+        """
+inputs: {clip: [2, 6, 7, 8]}
+layers: [{AdaptiveAvgPool3d: {output_size: [4, 1, 3]}}, ReLU]
+""",
+        ((2, 6, 7, 8), (2, 3, 5, 4), (2, 9, 2, 2)),
+        ["2", "4", "1", "3"],
+    ),
     "encoder and decoder": (
         f"""
 inputs: {{image: [3, H = 16, W = 16]}}

@@ -40,7 +40,9 @@ def test_module_is_what_torch_builds(chunk: int) -> None:
 
 
 def test_a_wrong_module_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = load(text=text_of(Writer(FIRST).write()))
+    layers = "[Conv2d: {out_channels: 4, kernel_size: 3}, BatchNorm2d, ReLU]"
+    head = "cnnspec: 1\nname: net\ninputs: {x: [3, 8, 8]}\n"
+    network = load(text=f"{head}layers: {layers}\n")
     assert not list(module_differences(network))
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
