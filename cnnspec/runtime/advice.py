@@ -78,10 +78,7 @@ def _int8(flags: frozenset[str], machine: str) -> str | None:
         if flags & _INT8_SUMS:
             return None
         if "avx2" in flags:
-            return (
-                "this CPU has no VNNI: int8 may be no faster than float32, and sums of two "
-                "products saturate at 16 bits, which weights of 7 bits avoid"
-            )
+            return "this CPU has no VNNI: int8 may be no faster than float32"
         return "this CPU has neither VNNI nor AVX2: int8 may be slower than float32"
     if machine in _ARM and flags:
         if flags & _ARM_SUMS:

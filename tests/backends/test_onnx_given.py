@@ -183,7 +183,7 @@ def test_float16_and_int8_are_compared_and_explained(
 def test_arrays_calibrate_whatever_the_file_takes(
     net: cnnspec.Network, module: nn.Module, path: Path, preprocess: str
 ) -> None:
-    samples = [{"image": np.random.default_rng(i).random((2, 3, 12, 12))} for i in range(4)]
+    samples = [{"image": np.random.default_rng(i).normal(size=(2, 3, 12, 12))} for i in range(4)]
     report = net.to_onnx(
         path,
         module,

@@ -44,6 +44,17 @@ Target = Literal["cpu", "tensorrt"]
 
 _TINY = float(np.finfo(np.float32).tiny)
 
+_LARGEST = 127
+"""Largest integer that a weight becomes."""
+
+_LARGEST_PAIR = 127.0
+"""Largest sum of two weights of one sign, before they are rounded and grow by 1 at most.
+
+x86 processors without VNNI multiply and add two pairs into 16 bits, which saturate: with
+activations of 255, two weights may sum up to 128 (32,640 of 32,767). Which two meet depends on the
+kernel, so no two pass it.
+"""
+
 _BIAS_LIMIT = float(1 << 30)
 """Largest integer that a bias becomes, half of what int32 holds."""
 
@@ -56,15 +67,14 @@ def quantize(
     method: Method = "minmax",
     target: Target = "cpu",
     keep: Collection[str] = (),
-    weight_bits: Literal[7, 8] = 8,
     progress: Progress | None = None,
 ) -> Converted:
     """`model`, written from `graph`, with its convolutions and linear layers in 8 bits.
 
     `samples` are inputs as the model takes them, read once; `progress` is called behind each. The
     same model, samples and options give the same bytes. Names of nodes, tensors, inputs and
-    outputs stay, as do free sizes. Layers whose path is in `keep` stay float32. `weight_bits` 7
-    keeps the sums of two products within 16 bits, where processors without VNNI saturate.
+    outputs stay, as do free sizes. Layers whose path is in `keep` stay float32. The file
+    computes the same on processors that add two products in 16 bits.
 
     Raises `EnvironmentFailure` for no samples and for values that are not finite.
     """
@@ -72,7 +82,7 @@ def quantize(
     sources = list(dict.fromkeys(plan.held.values()))
     found = ranges(model, sources, samples, method=method, progress=progress)
     scales = {name: _Scale.of(found[name], target) for name in sources}
-    writing = _Writing(model, plan, scales, 2 ** (weight_bits - 1) - 1, target)
+    writing = _Writing(model, plan, scales, target)
     return Converted(writing.result(), plan.kept)
 
 
@@ -103,6 +113,15 @@ def _step(width: float, steps: int) -> np.float32:
     return max(step, np.float32(_TINY))
 
 
+def _largest_pair(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest sum of two weights of one sign in each row, which may be of one weight."""
+    sums = np.zeros(len(weights))
+    for signed in (weights, -weights):
+        ahead = -np.partition(-np.maximum(signed, 0), min(1, signed.shape[1] - 1), axis=1)[:, :2]
+        sums = np.maximum(sums, ahead.sum(axis=1))
+    return sums
+
+
 class _Writing:
     """Writes the nodes again, each 8-bit tensor with its QuantizeLinear and DequantizeLinear."""
 
@@ -111,13 +130,11 @@ class _Writing:
         model: onnx.ModelProto,
         plan: Plan,
         scales: Mapping[str, _Scale],
-        largest: int,
         target: Target,
     ) -> None:
         self._model = model
         self._plan = plan
         self._scales = scales
-        self._largest = largest
         self._target = target
         self._names = Names(model.graph)
         self._layers = writers(model)
@@ -203,24 +220,25 @@ class _Writing:
         key, axis = product.weight, product.axis
         if (key, axis) not in self._weights:
             array = numpy_helper.to_array(self._constants[key])
-            others = tuple(number for number in range(array.ndim) if number != axis)
-            scale = self._weight_scale(product, np.abs(array).max(axis=others, initial=0.0))
+            channels = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+            scale = self._weight_scale(product, channels.astype(np.float64))
             shape = [-1 if number == axis else 1 for number in range(array.ndim)]
             steps = np.rint(array / scale.reshape(shape))
-            integers = np.clip(steps, -self._largest, self._largest).astype(np.int8)
+            integers = np.clip(steps, -_LARGEST, _LARGEST).astype(np.int8)
             zero = np.zeros(scale.shape, np.int8)
             name = self._dequantized(node, (key, key), integers, scale, zero, axis)
             self._weights[key, axis] = name, scale
         return self._weights[key, axis]
 
-    def _weight_scale(self, product: Product, largest: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A scale for each channel: its largest weight fits, and so does its bias in int32.
+    def _weight_scale(self, product: Product, weights: NDArray[np.float64]) -> NDArray[np.float32]:
+        """A scale for each row of weights: the largest fits, and so does its bias in int32.
 
         A channel whose weights are (nearly) zero has a coarser scale than its weights ask for,
         since its bias is told on the scale of the products.
         """
-        scale = largest.astype(np.float64) / self._largest
+        scale = np.abs(weights).max(axis=1, initial=0.0) / _LARGEST
         if self._target == "cpu":
+            scale = np.maximum(scale, _largest_pair(weights) / _LARGEST_PAIR)
             for number in self._uses[product.weight]:
                 use = self._plan.products.get(number)
                 if use is not None and use.weight == product.weight and use.bias:
