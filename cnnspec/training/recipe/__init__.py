@@ -1,0 +1,1 @@
+"""Recipes: read, checked with positions, written again. No torch is imported here."""
