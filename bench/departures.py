@@ -94,6 +94,26 @@ def _no_cut_or_sum(operation: str) -> bool:
     return not re.match(r"aten\.(slice|add)\.Tensor\(float32\[\d+, \d+, \d+, \d+\], ", operation)
 
 
+def _but_for(*names: str) -> Callable[[Sequence[str], Sequence[str]], bool]:
+    """Equal but for operations of these names, which copy or only look, and what is in place."""
+
+    def explains(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+        mine, other = (
+            [_IN_PLACE.sub(r"aten.\1.", each, count=1) for each in side if _name(each) not in names]
+            for side in (ours, theirs)
+        )
+        return mine == other
+
+    return explains
+
+
+_IN_PLACE = re.compile(r"^aten\.(relu|add|mul)_\.")
+
+
+def _name(operation: str) -> str:
+    return operation.removeprefix("aten.").partition(".")[0]
+
+
 # ----------------------------------------------------------------------------------- the reasons
 
 _RELUS = Departure("more ReLUs and sums work in place, where nobody can tell", _in_place)
@@ -118,6 +138,30 @@ _HEADS = dict.fromkeys(
     ),
 )
 
+_DROPOUT = "torchvision's dropout works in place, ours in a tensor of its own"
+_EFFICIENTNET = {
+    "forward": Departure(_DROPOUT, _but_for()),
+    "backward": Departure(
+        f"{_DROPOUT}: no copies behind views",
+        _but_for("view", "new_zeros", "as_strided", "copy_", "new_empty_strided", "clone"),
+    ),
+}
+_MEANS = "the mean of a map keeps its axes until a view drops them; "
+_MNASNET = {
+    "inference": Departure(_MEANS + _RELUS.reason, _but_for("mean", "view")),
+    "forward": Departure(f"{_MEANS}{_RELUS.reason}; {_DROPOUT}", _but_for("mean", "view")),
+    "backward": Departure(_MEANS, _but_for("view", "unsqueeze")),
+}
+_SHUFFLENET = dict.fromkeys(
+    PARTS,
+    Departure(
+        "channels are shuffled by torch's operation, there by views and a copy; " + _MEANS,
+        _but_for(
+            "channel_shuffle", "view", "transpose", "clone", "_unsafe_view", "mean", "unsqueeze"
+        ),
+    ),
+)
+
 DEPARTURES: Mapping[str, Mapping[str, Departure]] = {
     "deeplabv3": _SEGMENTING,
     "fcn": _SEGMENTING,
@@ -126,8 +170,11 @@ DEPARTURES: Mapping[str, Mapping[str, Departure]] = {
         "forward": Departure(f"{_JOINS}parts", _joined_step_by_step),
         "backward": Departure(f"{_JOINS}operations", _gradients_of_joins),
     },
+    "efficientnet": _EFFICIENTNET,
     "googlenet": _HEADS,
     "inception_v3": _HEADS,
+    "mnasnet": _MNASNET,
+    "shufflenet": _SHUFFLENET,
     "lraspp": {"inference": _RELUS, "forward": _RELUS},
     "mobilenet_v2": {"inference": _RELUS, "forward": _RELUS},
     "mobilenet_v3": {"inference": _RELUS, "forward": _RELUS},
