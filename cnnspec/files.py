@@ -28,7 +28,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     file that was there is kept. Raises `EnvironmentFailure` where no file can be put at `path`.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
+    with _explained(path):
+        odd = target.exists() and not target.is_file()
+    if odd:
         kind = "a folder" if target.is_dir() else "no regular file"
         raise EnvironmentFailure(f"`{os.fspath(path)}` cannot be written: it is {kind}")
     draft = target.with_name(f".{target.name[:100]}.{os.urandom(4).hex()}.tmp")

@@ -1,8 +1,8 @@
 """Every diagnostic code has a page, and the examples on the pages are true.
 
 A page's `yaml wrong` example gives the page's code, its `yaml right` example gives no diagnostic at
-all. What follows the word is given to `cnnspec check`. Codes that no small spec can show have
-`text` examples, and a reason here.
+all. What follows the word is given to `cnnspec check`, but for `recipe`: the example is a recipe.
+Codes that no small spec can show have `text` examples, and a reason here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import pytest
 
 import cnnspec
 from cnnspec.cli.main import main
+from cnnspec.diagnostics import SpecError
 from cnnspec.ops import registry
+from cnnspec.training.recipe.read import load_recipe
 
 PACKAGE = Path(cnnspec.__file__).parent
 PAGES = {page.stem: page for page in sorted((PACKAGE / "explain").glob("*.md"))}
@@ -150,6 +152,13 @@ def _check(text: str, arguments: str, folder: Path) -> list[dict[str, Any]]:
     return diagnostics
 
 
+def _recipe_codes(text: str) -> list[str]:
+    try:
+        return [found.code for found in load_recipe(text).warnings]
+    except SpecError as failure:
+        return [found.code for found in failure.diagnostics]
+
+
 @pytest.mark.parametrize("code", PAGES)
 def test_page(code: str, tmp_path: Path) -> None:
     text = PAGES[code].read_text(encoding="utf-8")
@@ -170,8 +179,10 @@ def test_page(code: str, tmp_path: Path) -> None:
             assert code in NOT_SHOWN
             continue
         kind, _, arguments = words.partition(" ")
-        found = _check(example, arguments, tmp_path)
-        codes = [d["code"] for d in found]
+        if arguments == "recipe":
+            codes = _recipe_codes(example)
+        else:
+            codes = [d["code"] for d in _check(example, arguments, tmp_path)]
         if kind == "wrong":
             assert code in codes
         else:

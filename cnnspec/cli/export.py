@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,14 @@ that computes anything else is never left behind.
 EPILOG = """\
 examples:
   cnnspec export resnet50 --weights resnet50-11ad3fa6.pth -o resnet50.onnx
+  cnnspec train lenet5 --data digits -o run && cnnspec export run -o lenet5.onnx
   cnnspec build net.yaml -o net && cnnspec export net -o net.onnx
   cnnspec export net.yaml -o net.onnx --preprocess full --softmax
   cnnspec export unet -o unet.onnx --size dynamic --verify full
   cnnspec export net.yaml --weights net.pth -o small.onnx --int8 photos
 
 weights:
-  those of the folder; --weights, a .safetensors file or one that torch.save
+  those of the run or folder; --weights, a .safetensors file or one that torch.save
   wrote; or random ones from --seed. Nothing in a file is ever run
 
 preprocessing:
@@ -77,7 +79,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec",
         metavar="SPEC",
-        help="a file, `-`, a bundled name (vgg16), or a folder that `cnnspec build` made",
+        help="a file, `-`, a bundled name (vgg16), a run of `cnnspec train`, or a folder that "
+        "`cnnspec build` made",
     )
     add_choice(parser)
     parser.add_argument(
@@ -185,7 +188,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open_folder(options: argparse.Namespace) -> None:
-    """Put the files of a folder in the place of the folder."""
+    """Put the files of a folder in the place of the folder: of a run, or of a built network."""
+    from cnnspec.training.run_folder import RunFolder, is_run
+
+    if is_run(Path(options.spec)):
+        run = RunFolder.open(options.spec)
+        if options.weights is None and not run.finished:
+            raise EnvironmentFailure(
+                f"`{run.path}` has no `{run.weights.name}`: its training has not ended",
+                help=f"`cnnspec train -o {quote(options.spec)} --resume` goes on with it",
+            )
+        options.spec = os.fspath(run.spec_file)
+        options.weights = options.weights or os.fspath(run.weights)
+        return
     from cnnspec.backends.torch.artifact import built_files
 
     spec, weights = built_files(options.spec)

@@ -1,4 +1,4 @@
-"""`cnnspec schema`: the JSON Schema of the language, for editors."""
+"""`cnnspec schema`: the JSON Schema of the language or of recipes, for editors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ NAME = "schema"
 SUMMARY = "the JSON Schema of the language, for editors"
 DESCRIPTION = """\
 Print the JSON Schema (draft-07) of the language, or one that also completes a
-spec's own blocks and params.
+spec's own blocks and params, or with --recipe that of recipes for training.
 """
 EPILOG = """\
 examples:
   cnnspec schema -o cnnspec.schema.json
   cnnspec schema net.yaml -o net.schema.json
+  cnnspec schema --recipe -o recipe.schema.json
 
 In VS Code with the YAML extension, the first line of a spec chooses its schema:
   # yaml-language-server: $schema=cnnspec.schema.json
@@ -27,9 +28,11 @@ In VS Code with the YAML extension, the first line of a spec chooses its schema:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "spec", metavar="SPEC", nargs="?", help="complete this spec's own blocks and params too"
     )
+    which.add_argument("--recipe", action="store_true", help="the schema of recipes")
     add_output(parser)
 
 
@@ -37,6 +40,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the schema."""
     from json import dumps
 
+    if options.recipe:
+        from cnnspec.training.recipe.schema import recipe_schema
+
+        write_result(dumps(recipe_schema(), indent=1), options.output)
+        return 0
     document = None if options.spec is None else load_spec(options.spec)[0].document
     write_result(dumps(schema_of(document), indent=1), options.output)
     return 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPEC_HELP",
+    "Given",
     "add_choice",
     "add_lint",
     "add_values",
@@ -43,14 +44,14 @@ _LONGEST_SIZES = 100
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Given(Source):
+class Given(Source):
     """Text that comes from the command line; what is wrong with it is wrong usage."""
 
 
 def exit_code(found: Iterable[Diagnostic]) -> int:
     """0 without errors, 1 if a spec has one, 2 if all are about values of the command line."""
     errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
-    given = [d for d in errors if d.span is None or isinstance(d.span.source, _Given)]
+    given = [d for d in errors if d.span is None or isinstance(d.span.source, Given)]
     if not errors:
         return 0
     return 2 if len(given) == len(errors) else 1
@@ -145,7 +146,7 @@ def given_device(given: str) -> Device:
 
     path = device_path(given)
     text = Disk().read(path, str(path))
-    return read_device(_Given(text.name, text.text))
+    return read_device(Given(text.name, text.text))
 
 
 def given_params(texts: Iterable[str]) -> dict[str, tree.Node]:
@@ -153,7 +154,7 @@ def given_params(texts: Iterable[str]) -> dict[str, tree.Node]:
     found: dict[str, tree.Node] = {}
     for given in texts:
         name, value = _split(given, "--set", "classes=10")
-        source = _Given(f"--set {name}", value)
+        source = Given(f"--set {name}", value)
         found[name] = read(source) if value.strip() else tree.Scalar("", source.span(0, 0))
     return found
 

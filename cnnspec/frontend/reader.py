@@ -72,7 +72,7 @@ def read_bytes(name: str, data: bytes) -> Source:
         if "\0" not in text:
             return Source(name, text)
         reason = "this is not text: it holds NUL bytes"
-    found = error("not-text", reason, help="save the spec as UTF-8 text")
+    found = error("not-text", reason, help="save the file as UTF-8 text")
     raise _refused(Source(name, ""), found)
 
 
@@ -278,7 +278,7 @@ class _Builder:
         """Put a finished node where it belongs: under a key, into a list, or at the root."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            message = f"the spec has more than {MAX_NODES:,} keys, values and items"
+            message = f"the file has more than {MAX_NODES:,} keys, values and items"
             self._stop(error("too-many-nodes", message, self._span(0, 0)))
         if not self._frames:
             self._root = node
@@ -347,7 +347,7 @@ class _Builder:
     def _too_deep(self, span: Span) -> Diagnostic:
         return error(
             "too-deep",
-            f"the spec nests mappings and lists deeper than {MAX_DEPTH} levels",
+            f"the file nests mappings and lists deeper than {MAX_DEPTH} levels",
             self._span(0, 0),
             notes=[Note(f"level {MAX_DEPTH + 1} starts here", span)],
         )
@@ -364,7 +364,7 @@ class _Builder:
 
 
 def _too_large() -> Diagnostic:
-    message = f"the spec is larger than {MAX_BYTES // 1_000_000} MB"
+    message = f"the file is larger than {MAX_BYTES // 1_000_000} MB"
     return error("file-too-large", message, help="use blocks and loops in place of repeated text")
 
 

@@ -176,7 +176,7 @@ def several_documents(source: Source, start: int) -> Diagnostic:
         "several-documents",
         "a second YAML document starts here",
         source.span(start, found.end() if found else start + 1),
-        help="keep one spec in a file; variants go under `variants:`",
+        help="keep one document in a file; variants of a network go under `variants:`",
     )
 
 

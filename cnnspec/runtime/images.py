@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from io import BytesIO
@@ -180,10 +181,9 @@ def decode(source: ImageSource, mode: str) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """An image turned as its EXIF says; as it is where that cannot be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises whatever it stumbles over
-        return image
+    with suppress(Exception):  # Pillow raises whatever it stumbles over
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 class _Unscaled(Exception):
@@ -210,7 +210,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, seen).convert("RGB").convert(mode)
     if image.mode in ("L", "RGB"):
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     if image.mode == "1":
         return image.convert("L").convert(mode)
     return image.convert("RGB").convert(mode)

@@ -17,7 +17,7 @@ from PIL import Image
 from cnnspec.diagnostics import EnvironmentFailure, shape_text
 from cnnspec.metadata import InGraph, Preprocess
 
-__all__ = ["LARGEST_PIXELS", "Array", "Preparation", "preparation"]
+__all__ = ["LARGEST_PIXELS", "Array", "Preparation", "preparation", "start"]
 
 Array = NDArray[Any]
 
@@ -60,9 +60,26 @@ class Preparation:
         Raises `EnvironmentFailure` for sizes that nobody wants.
         """
         if self.in_graph == "full":
-            image = self._exactly(image)
-        else:
-            image = self._cropped(self._resized(image))
+            return self.array(self._exactly(image))
+        return self.array(self._cropped(self.resized(image)))
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """An image in its size before the middle is cut out of it.
+
+        Raises `EnvironmentFailure` for sizes that nobody wants.
+        """
+        said = self.preprocess
+        if said.resize is None:
+            return self._exactly(image) if said.crop is None else image
+        if isinstance(said.resize, tuple):
+            return self._to(image, *said.resize)
+        width, height = image.size
+        if width <= height:
+            return self._to(image, int(said.resize * height / width), said.resize)
+        return self._to(image, said.resize, int(said.resize * width / height))
+
+    def array(self, image: Image.Image) -> Array:
+        """The array of an image of `mode` in its final size: scaled, normalised, laid out."""
         bytes_ = np.asarray(image)
         if bytes_.ndim == 2:
             bytes_ = np.repeat(bytes_[..., None], self.channels, axis=2)
@@ -90,17 +107,6 @@ class Preparation:
 
     # ---------------------------------------------------------------------------------- geometry
 
-    def _resized(self, image: Image.Image) -> Image.Image:
-        said = self.preprocess
-        if said.resize is None:
-            return self._exactly(image) if said.crop is None else image
-        if isinstance(said.resize, tuple):
-            return self._to(image, *said.resize)
-        width, height = image.size
-        if width <= height:
-            return self._to(image, int(said.resize * height / width), said.resize)
-        return self._to(image, said.resize, int(said.resize * width / height))
-
     def _exactly(self, image: Image.Image) -> Image.Image:
         """`image` in the size that the network takes, whatever becomes of its proportions."""
         width, height = image.size
@@ -124,7 +130,7 @@ def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
     if image.size == (width, height):
         return image
     _refuse_larger(height, width)
-    top, left = _start(image.height, height), _start(image.width, width)
+    top, left = start(image.height, height), start(image.width, width)
     # Pillow fills what lies outside with zeros.
     return image.crop((left, top, left + width, top + height))
 
@@ -137,7 +143,7 @@ def _refuse_larger(height: int, width: int) -> None:
         )
 
 
-def _start(size: int, wanted: int) -> int:
+def start(size: int, wanted: int) -> int:
     """Where the middle begins, negative where `size` is too small. Rounds as torchvision does."""
     return -((wanted - size) // 2) if wanted > size else round((size - wanted) / 2.0)
 

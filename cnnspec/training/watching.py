@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Protocol
 
 __all__ = ["EpochFigures", "Silent", "Stepped", "Watcher"]
 
@@ -16,18 +13,17 @@ __all__ = ["EpochFigures", "Silent", "Stepped", "Watcher"]
 class Stepped:
     """One step of the optimiser is queued on the device.
 
-    `loss` and `correct` are tensors of no dimension that stay on the device (`correct` counts
-    samples of this process whose first choice is right, None where that means nothing): reading
-    them waits for the device, so it is done from a timer and not at every step. `samples` are those
-    of the whole batch, over all processes.
+    `loss` is the mean over the whole batch, over all processes, and `correct` counts its samples
+    whose first choice is right (None where that means nothing). `step` counts the epoch's steps
+    that are through, from 1; `samples` are those of the whole batch.
     """
 
     epoch: int
     step: int
     steps: int
     samples: int
-    loss: Tensor
-    correct: Tensor | None
+    loss: float
+    correct: float | None
     rate: float
 
 

@@ -1,19 +1,24 @@
-"""What every source of samples is. How samples become batches is `loading`."""
+"""What every source of samples is. How samples become batches is `loading`.
+
+Needs no torch to be imported, so that samples can be read without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Batch", "Dataset", "Samples", "Target"]
 
 Target = int | NDArray[Any]
-"""A class by its number; of segmentation a map of classes, HxW of int64, 255 where none counts."""
+"""A class by its number; of segmentation a map of classes, HxW of uint8, 255 where none counts."""
 
 
 class Samples(Protocol):

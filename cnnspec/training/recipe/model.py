@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 __all__ = [
@@ -22,18 +21,24 @@ __all__ = [
 
 PrecisionName = Literal["float32", "bfloat16", "float16"]
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+def _gradient_descent() -> Call:
+    return Call("SGD", {"lr": 0.1, "momentum": 0.9})
+
+
+def _cross_entropy() -> Mapping[str, OutputLoss]:
+    return {"": OutputLoss(loss=Call("CrossEntropyLoss"))}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """Something of a library by its name, with its arguments: `SGD`, `{lr: 0.1}`.
 
-    Arguments are plain values: numbers, text, booleans, None, and lists of them.
+    Arguments are plain values: numbers, text, booleans, None, and tuples of them.
     """
 
     name: str
-    arguments: Mapping[str, Any] = _NOTHING
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,11 @@ class Warmup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A scheduler of torch, moved on after every step or epoch, behind a warm-up."""
+    """A scheduler of torch, moved on after every step or epoch from the start of the training.
+
+    A warm-up is a further factor of the rate. Where the scheduler's length is left out
+    (`known.LENGTHS`) it is that of the whole training.
+    """
 
     scheduler: Call | None = None
     by: Literal["step", "epoch"] = "epoch"
@@ -135,13 +144,11 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 64
     accumulate: int = 1
-    optimizer: Call = field(default=Call("SGD", MappingProxyType({"lr": 0.1, "momentum": 0.9})))
+    optimizer: Call = field(default_factory=_gradient_descent)
     decay: Literal["all", "weights"] = "all"
-    rates: Mapping[str, float] = _NOTHING
+    rates: Mapping[str, float] = field(default_factory=dict)
     schedule: Schedule | None = None
-    loss: Mapping[str, OutputLoss] = MappingProxyType(
-        {"": OutputLoss(loss=Call("CrossEntropyLoss"))}
-    )
+    loss: Mapping[str, OutputLoss] = field(default_factory=_cross_entropy)
     augment: tuple[Call, ...] = ()
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -154,5 +161,5 @@ class Recipe:
     sync_batch_norm: bool = False
     freeze: tuple[str, ...] = ()
     early_stop: EarlyStop | None = None
-    checkpoint: Checkpointing = field(default=Checkpointing())
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
     seed: int = 0

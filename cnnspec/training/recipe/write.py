@@ -1,0 +1,117 @@
+"""A recipe as YAML again: every key, in one order, reading back as the same recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from cnnspec.frontend import tree
+from cnnspec.source import Source
+from cnnspec.training.recipe.keys import KEYS
+from cnnspec.training.recipe.model import Call, OutputLoss, Recipe, Schedule
+
+__all__ = ["to_yaml", "value_text"]
+
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.*/-]*")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The text of a recipe. What a value is by default is written too, null where it is nothing.
+
+    Arguments of calls are those that were given: all others are torch's.
+    """
+    return "".join(f"{line}\n" for line in _lines(recipe))
+
+
+def _lines(recipe: Recipe) -> Iterator[str]:
+    for key in KEYS:
+        value = getattr(recipe, key)
+        match value:
+            case Schedule():
+                yield "schedule:"
+                if value.scheduler is not None:
+                    yield f"  {value.scheduler.name}: {_arguments(value.scheduler)}"
+                    yield f"  by: {value.by}"
+                yield f"  warmup: {_made(value.warmup)}"
+            case Call():
+                yield f"{key}: {{{value.name}: {_arguments(value)}}}"
+            case _ if key == "loss":
+                yield from _losses(value)
+            case _ if key == "augment":
+                yield "augment:" if value else "augment: []"
+                for call in value:
+                    yield f"  - {call.name}: {_arguments(call)}"
+            case _ if key == "data" and value is not None:
+                yield "data:"
+                for name, item in _fields(value):
+                    yield f"  {name}: {value_text(item)}"
+            case _:
+                yield f"{key}: {value_text(value)}"
+
+
+def _losses(losses: Mapping[str, OutputLoss]) -> Iterator[str]:
+    one = losses.keys() == {""}
+    yield "loss:"
+    for output, loss in losses.items():
+        indent = "  " if one else "    "
+        if not one:
+            yield f"  {_text(output)}:"
+        yield f"{indent}{loss.loss.name}: {_arguments(loss.loss)}"
+        yield f"{indent}weight: {value_text(loss.weight)}"
+        yield f"{indent}target: {loss.target}"
+
+
+def _arguments(call: Call) -> str:
+    return value_text(call.arguments)
+
+
+def _made(value: Any) -> str:
+    return "null" if value is None else value_text(dict(_fields(value)))
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(value, field.name)) for field in fields(value))
+
+
+def value_text(value: Any) -> str:
+    """A value on one line, as YAML."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return _text(value)
+        case tuple() | list():
+            return f"[{', '.join(map(value_text, value))}]"
+        case Mapping():
+            return f"{{{', '.join(f'{_text(k)}: {value_text(v)}' for k, v in value.items())}}}"
+        case Call():
+            return f"{value.name} {_arguments(value)}" if value.arguments else value.name
+        case _:
+            return _made(value)
+
+
+def _text(text: str) -> str:
+    """Text as a plain scalar where that is certainly text, else in double quotes."""
+    if _PLAIN.fullmatch(text):
+        source = Source("", text)
+        if tree.literal(tree.Scalar(text, source.span(0, len(text)))) == text:
+            return text
+    return f'"{"".join(map(_character, text))}"'
+
+
+def _character(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
