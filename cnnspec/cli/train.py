@@ -436,7 +436,8 @@ def _words(options: argparse.Namespace) -> Iterator[str]:
         if flag is not None:
             yield f"--{option}" if flag else f"--no-{option}"
     yield f"--format={options.format}"
-    yield from ("--", options.spec)
+    odd = options.spec.startswith("-") and options.spec != "-"
+    yield os.path.join(os.curdir, options.spec) if odd else options.spec
 
 
 # ------------------------------------------------------------------------------------- processes

@@ -35,7 +35,7 @@ preprocess: {resize: 8, mean: [0.5], std: [0.5]}
 RECIPE = """\
 name: quick
 data: digits
-epochs: 3
+epochs: 12
 batch_size: 64
 optimizer: {SGD: {lr: 0.05, momentum: 0.9}}
 decay: weights
@@ -285,11 +285,11 @@ def test_a_run_says_what_it_does_and_what_lies_where(trained: tuple[Path, str]) 
     assert heading.endswith("\n  run      runs/tiny-1")
     rows = [row.split() for row in table.splitlines()]
     assert rows[0][:4] == ["epoch", "loss", "top1", "held-out"]
-    assert [row[0] for row in rows[1:]] == ["1/3", "2/3", "3/3"]
+    assert [row[0] for row in rows[1:]] == [f"{number}/12" for number in range(1, 13)]
     last = figures(run / "metrics.csv")[-1]
     assert rows[-1][3] == f"{float(last[6]):.4f}"
     assert f"held out loss {float(last[6]):.4f}, top1 {100 * float(last[7]):.2f}%" in result
-    assert result.startswith("trained 3 epochs in ")
+    assert result.startswith("trained 12 epochs in ")
     listed = [line.split()[0] for line in result.split("\n\n")[1].splitlines()[1:]]
     assert "model.safetensors" in listed
     for name in listed:
@@ -328,7 +328,7 @@ sys.exit(code)
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "False\n")
-    assert done.stdout.startswith("finished before: 3 epochs in ")
+    assert done.stdout.startswith("finished before: 12 epochs in ")
     assert done.stdout.split("\n\n")[1:] == out.split("\n\n")[3:]
 
 
@@ -336,7 +336,7 @@ def test_the_result_for_programs_is_alone_on_standard_output(trained: tuple[Path
     code, out, err = cnnspec("train", *RUN, "-o", "again", "--format", "json", cwd=trained[0])
     assert code == 0
     found = json.loads(out)
-    assert (found["run"], found["epochs"], found["stopped_early"]) == ("again", 3, False)
+    assert (found["run"], found["epochs"], found["stopped_early"]) == ("again", 12, False)
     assert found["steps"] == found["last"]["step"]
     assert err.startswith("tiny  1x8x8 -> 10")
     assert figures(trained[0] / "again" / "metrics.csv") == figures(
@@ -345,10 +345,10 @@ def test_the_result_for_programs_is_alone_on_standard_output(trained: tuple[Path
 
 
 def test_a_resume_with_another_recipe_is_refused(trained: tuple[Path, str]) -> None:
-    given = (*RUN, "--epochs=4", "-o", "runs/tiny-1", "--resume")
+    given = (*RUN, "--epochs=14", "-o", "runs/tiny-1", "--resume")
     code, out, err = called("train", *given, cwd=trained[0])
     assert (code, out) == (2, "")
-    assert "`epochs` is 3 in the run and 4 now" in err
+    assert "`epochs` is 12 in the run and 14 now" in err
 
 
 def until_rows(path: Path, count: int, process: subprocess.Popen[str]) -> None:
@@ -401,12 +401,14 @@ def processes_in(folder: Path) -> list[str]:
 def test_an_interrupted_run_says_how_to_go_on_and_ends_as_it_would_have(
     processes: int,
     number: signal.Signals,
-    folder: Path,
+    trained: tuple[Path, str],
+    tmp_path: Path,
     started: list[subprocess.Popen[str]],
 ) -> None:
-    long = [*RUN, "--epochs", "12", "--nproc", str(processes)]
-    run = folder / "a run"
-    process = start(folder, started, *long, "-o", str(run))
+    folder, _ = trained
+    run = tmp_path / "a run"
+    given = ("--nproc", str(processes), "-o", str(run))
+    process = start(folder, started, *RUN, *given)
     until_rows(run / "metrics.csv", 1, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -420,12 +422,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_it_would_have(
     code, out, err = cnnspec(*words, cwd=folder)
     assert (code, err) == (0, "")
     assert "\n  resumed  " in out
-    code, _, err = cnnspec("train", *long, "-o", "whole", cwd=folder)
-    assert (code, err) == (0, "")
-    whole = folder / "whole"
-    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert figures(run / "metrics.csv") == figures(whole / "metrics.csv")
+    whole = folder / "runs" / "tiny-1"
     assert len(figures(run / "metrics.csv")) == 13
+    if processes == 1:  # several add up in another order
+        assert figures(run / "metrics.csv") == figures(whole / "metrics.csv")
+        weights = "model.safetensors"
+        assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
 @posix
@@ -455,6 +457,15 @@ def test_torchrun_starts_it_as_well(folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trained 3 epochs") == 1
+    assert done.stdout.count("trained 12 epochs") == 1
     assert "2 processes, each CPU, 1 thread" in done.stdout
-    assert len(figures(folder / "run" / "metrics.csv")) == 4
+    assert len(figures(folder / "run" / "metrics.csv")) == 13
+
+
+@posix
+@pytest.mark.slow
+def test_a_resume_is_proved(folder: Path) -> None:
+    code, out, err = cnnspec("train", *RUN, "--epochs", "4", "--verify-resume", cwd=folder)
+    assert code == 0, err
+    assert out
+    assert sorted(path.name for path in folder.iterdir()) == ["quick.yaml", "taken", "tiny.yaml"]

@@ -99,9 +99,7 @@ def test_memory_follows_the_analyzer() -> None:
     assert found.step == report.peak
     with_average = estimate(network.graph, replace(PLAIN, optimizer=Call("Adam"), ema=0.9), 32)
     assert with_average.step == report.peak + report.weights + report.buffers
-    half = estimate(
-        network.graph, replace(PLAIN, optimizer=Call("Adam"), precision="bfloat16"), 32
-    )
+    half = estimate(network.graph, replace(PLAIN, optimizer=Call("Adam"), precision="bfloat16"), 32)
     assert half.state == found.state
     assert 0.5 * found.working < half.working < 0.6 * found.working
 
