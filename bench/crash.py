@@ -114,7 +114,7 @@ def measured(arguments: Sequence[str], program: Sequence[str], whole: Path) -> S
 
 def crashed(setting: Setting, folder: Path, kills: int, random: Random, tally: Tally) -> None:
     """Kill a run again and again, at most so many times, then let it come to its end."""
-    taken = 0
+    taken, before = 0, tally.kills
     for number in range(kills):
         with started(setting.arguments, folder, program=setting.program) as run:
             if not killed(run, setting, folder, number, random, tally):
@@ -132,6 +132,8 @@ def crashed(setting: Setting, folder: Path, kills: int, random: Random, tally: T
         print(f"  {folder.name}: kill {number + 1}, {now} steps on the disk", flush=True)
     with started(setting.arguments, folder, program=setting.program) as run:
         run.ended()
+    if tally.kills == before:
+        return  # It was quicker than the first instant that was drawn.
     tally.ends += 1
     different = compare_weights(setting.whole / _WEIGHTS, folder / _WEIGHTS).different
     figures = compare_figures(setting.whole / "metrics.jsonl", folder / "metrics.jsonl")
@@ -239,11 +241,11 @@ def page(tallies: Sequence[Tally], arguments: str, seconds: float) -> tuple[Tabl
     table = Table("What was killed, and what came of it", ("what", *(t.name for t in tallies)))
     for what, key in (
         ("kills by SIGKILL", "kills"),
-        ("of these before the first step", "starting"),
+        ("of these while the program started, or about to", "starting"),
         ("in the middle of writing a checkpoint", "writing"),
         ("of one process alone, of those that torchrun watches", "alone"),
         ("resumed within an epoch", "within"),
-        ("runs that came to their end", "ends"),
+        ("runs that were killed and came to their end", "ends"),
         ("weights, best weights and figures equal to the bit", "equal"),
     ):
         table.rows.append((what, *(f"{getattr(tally, key)}" for tally in tallies)))
