@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 
 from bench.tables import Table, markdown, show
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.checkpoints import newest
-from cnnspec.training.proving_resume import (
+from cnnspec.training.runs.checkpoints import newest
+from cnnspec.training.runs.proving_resume import (
     Training,
     below,
     compare_figures,

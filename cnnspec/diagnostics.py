@@ -206,5 +206,7 @@ def shape_text(shape: Iterable[int]) -> str:
 
 
 def quantity(count: int, noun: str) -> str:
-    """`1 input`, `2 inputs`: a count and its noun."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 input`, `2 inputs`, `3 classes`: a count and its noun."""
+    if count == 1:
+        return f"{count} {noun}"
+    return f"{count} {noun}{'es' if noun.endswith('s') else 's'}"

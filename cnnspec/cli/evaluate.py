@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cnnspec.training.evaluating.figures import Evaluation
     from cnnspec.training.evaluating.request import Prepared, Request
     from cnnspec.training.recipe.model import Data
-    from cnnspec.training.run_folder import RunFolder
+    from cnnspec.training.runs.run_folder import RunFolder
 
 NAME = "eval"
 SUMMARY = "accuracy and loss on held-out samples, in torch or ONNX Runtime"
@@ -61,6 +61,9 @@ figures:
 exit codes:
   0 fine, 1 the spec is wrong, 2 usage, the model, the weights or the data
 """
+
+
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +145,12 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and show."""
     from cnnspec.training.evaluating.choosing import kind_of
 
+    for model in options.models:
+        if model.endswith(_WEIGHTS) and os.path.isfile(model):
+            raise EnvironmentFailure(
+                f"`{model}` holds weights, and no network",
+                help=f"name the run or spec, and `--weights {quote(model)}`",
+            )
     kinds = {kind_of(model) == "onnx" for model in options.models}
     if len(kinds) > 1:
         raise EnvironmentFailure("ONNX files and others cannot be evaluated together")
@@ -156,7 +165,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _files(options: argparse.Namespace) -> Prepared:
-    from cnnspec.training.evaluating.files import files_prepared
+    from cnnspec.training.evaluating.onnx_files import files_prepared
 
     given = {
         "--weights": options.weights,
@@ -180,7 +189,7 @@ def _networks(options: argparse.Namespace) -> Prepared:
     found = [each for model in options.models for each in _network(model, options)]
     request = _request(options, found[0][-1])
     # What can go wrong before torch is imported has.
-    from cnnspec.training.evaluating.networks import Network, networks_prepared
+    from cnnspec.training.evaluating.torch_networks import Network, networks_prepared
 
     return networks_prepared(
         [
@@ -264,21 +273,29 @@ def _parsed(given: str | None) -> Data | None:
 
 
 def _shown(prepared: Prepared, options: argparse.Namespace) -> int:
+    from cnnspec.runtime.images import ImageFailure
+
     errors = Terminal(sys.stderr)
     warnings = prepared.warnings
     for said in warnings:
         _put(errors, [("warning", "bold yellow"), (f": {visible(said)}", "")])
     failures: list[ImageFailure] = []
-    with _progress(errors) as progress:
-        found = prepared.evaluation(progress, failures.append)
+    try:
+        with _progress(errors) as progress:
+            found = prepared.evaluation(progress, failures.append)
+    except ImageFailure as failure:
+        raise EnvironmentFailure(
+            failure.message,
+            help="" if options.ten_crop else "`--corrupt skip` leaves such images out",
+        ) from None
     if options.format == "json":
         from json import dumps
 
         whole = _document(prepared, found, failures, options)
         write_result(dumps(whole, indent=1, allow_nan=False), None)
         return 0
-    for failure in failures:
-        _put(errors, [("skipped", "bold yellow"), (f": {visible(failure.message)}", "")])
+    for each in failures:
+        _put(errors, [("skipped", "bold yellow"), (f": {visible(each.message)}", "")])
     out = Terminal(sys.stdout)
     _put(out, *_lines(prepared, found, len(failures), options))
     return 0

@@ -189,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _open_folder(options: argparse.Namespace) -> None:
     """Put the files of a folder in the place of the folder: of a run, or of a built network."""
-    from cnnspec.training.run_folder import RunFolder, is_run
+    from cnnspec.training.runs.run_folder import RunFolder, is_run
 
     if is_run(Path(options.spec)):
         run = RunFolder.open(options.spec)

@@ -22,7 +22,8 @@ from cnnspec.cli.spec_arguments import (
 from cnnspec.cli.terminal import Terminal
 from cnnspec.collector import collector_paused
 from cnnspec.diagnostics import EnvironmentFailure, SpecError
-from cnnspec.training.launching import (
+from cnnspec.training.distribution.launching import (
+    OthersGone,
     end_with_launcher,
     launch,
     launched,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from cnnspec.cli.training_run import Asked
     from cnnspec.ir import Graph
     from cnnspec.training.recipe.read import LoadedRecipe
-    from cnnspec.training.run_folder import RunFolder
+    from cnnspec.training.runs.run_folder import RunFolder
 
 NAME = "train"
 SUMMARY = "train a network by a recipe; resume it exactly"
@@ -225,6 +226,8 @@ def run(options: argparse.Namespace) -> int:
     except EnvironmentFailure as failure:
         if not launched():
             raise
+        if isinstance(failure, OthersGone):
+            return _KILLED
         report_failure(failure)
         return 2
     except SpecError as failure:
@@ -251,10 +254,11 @@ def _run(options: argparse.Namespace) -> int:
 
         return show_plan(asked, processes)
     if begun is not None:
-        from cnnspec.training.resuming import refuse_changes
+        from cnnspec.training.runs.resuming import refuse_changes
 
         # What differs is said before torch is imported, and once for all processes.
-        refuse_changes(begun, spec=asked.flat_spec(), recipe=asked.recipe.recipe, facts={})
+        spec = asked.flat_spec(begun.classes)
+        refuse_changes(begun, spec=spec, recipe=asked.recipe.recipe, facts={})
         if begun.finished:
             from cnnspec.cli.training_run import show_finished
 
@@ -292,7 +296,7 @@ def _refuse_odd(options: argparse.Namespace) -> None:
                     f"--verify-resume trains in folders of its own: leave {option} away"
                 )
     if options.tensorboard:
-        from cnnspec.training.tensorboard import tensorboard_there
+        from cnnspec.training.runs.tensorboard import tensorboard_there
 
         if not tensorboard_there():
             raise EnvironmentFailure(
@@ -310,7 +314,7 @@ def _no_spec(options: argparse.Namespace) -> EnvironmentFailure:
 
 def _begun(options: argparse.Namespace) -> RunFolder | None:
     """The run that is in the folder of the output, if it is to go on."""
-    from cnnspec.training.run_folder import RunFolder, is_run
+    from cnnspec.training.runs.run_folder import RunFolder, is_run
 
     planned = options.dry_run and options.spec is not None
     if options.output is None or planned or not is_run(Path(options.output)):
@@ -446,6 +450,7 @@ def _words(options: argparse.Namespace) -> Iterator[str]:
 def _launch(options: argparse.Namespace, asked: Asked, processes: int) -> int:
     """Start so many processes that train, and give back how they end."""
     from cnnspec.runtime.threads import usable_threads
+    from cnnspec.training.runs.run_folder import is_run
 
     if options.spec == "-":
         raise EnvironmentFailure("several processes cannot read standard input: name a file")
@@ -458,14 +463,14 @@ def _launch(options: argparse.Namespace, asked: Asked, processes: int) -> int:
     elif ended.code == _KILLED:
         raise EnvironmentFailure(
             "a process of the run was killed, which systems do when memory runs out",
-            help="--resume goes on from the last checkpoint",
+            help="--resume goes on from the last checkpoint" if is_run(Path(asked.output)) else "",
         )
     return ended.code
 
 
 def _prove(options: argparse.Namespace) -> int:
     """Train, kill, resume, compare; 0 where the weights are equal to the bit."""
-    from cnnspec.training.proving_resume import prove_resume
+    from cnnspec.training.runs.proving_resume import prove_resume
 
     _, *rest = _words(options)
     processes = [] if options.nproc is None else [f"--nproc={options.nproc}"]

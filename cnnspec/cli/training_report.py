@@ -111,7 +111,7 @@ def _elements(plan: Plan) -> int:
 
 def _data(plan: Plan) -> Iterator[tuple[str, str]]:
     count = len(plan.dataset.classes)
-    classes = f", {count} class{'es' * (count != 1)}" if count else ""
+    classes = f", {quantity(count, 'class')}" if count else ""
     yield "data", f"{plan.dataset.description or plan.dataset.name}{classes}"
     held_out = f"{plan.held_out:,} held out" if plan.held_out else "none held out"
     yield "data", f"{plan.samples:,} samples to train with, {held_out}"
@@ -131,10 +131,12 @@ def _how(plan: Plan) -> Iterator[tuple[str, str]]:
     if recipe.augment:
         yield "augment", ", ".join(map(_call, recipe.augment))
     at_once = f", {recipe.accumulate} parts each" if recipe.accumulate > 1 else ""
+    left = "; the rest of an epoch is left out" if plan.drop_last else ""
     yield (
         "steps",
         f"{plan.steps * recipe.epochs:,}: {quantity(recipe.epochs, 'epoch')} of "
-        f"{quantity(plan.steps, 'step')}, batches of {recipe.batch_size:,}{at_once}",
+        f"{plan.steps:,} step{'s' * (plan.steps != 1)}, batches of {recipe.batch_size:,}{at_once}"
+        f"{left}",
     )
 
 
@@ -221,7 +223,7 @@ def _rate(group: Any, rate: float) -> str:
 
 
 def plan_document(plan: Plan, output: str) -> dict[str, Any]:
-    """The plan for programs. Bytes are of one process, rates those of the optimiser."""
+    """The plan for programs, format 1. Bytes are of one process, rates those of the optimiser."""
     import yaml
 
     from cnnspec.training.recipe.write import to_yaml
@@ -229,6 +231,7 @@ def plan_document(plan: Plan, output: str) -> dict[str, Any]:
     rate = plan.recipe.optimizer.arguments.get("lr")
     memory, place = plan.memory, plan.place
     return {
+        "format": 1,
         "network": {
             "name": plan.graph.name,
             "input": list(plan.shape),
@@ -267,7 +270,11 @@ def plan_document(plan: Plan, output: str) -> dict[str, Any]:
             "fingerprint": plan.dataset.fingerprint,
         },
         "recipe": yaml.safe_load(to_yaml(plan.recipe)),
-        "steps": {"epoch": plan.steps, "all": plan.steps * plan.recipe.epochs},
+        "steps": {
+            "epoch": plan.steps,
+            "all": plan.steps * plan.recipe.epochs,
+            "drop_last": plan.drop_last,
+        },
         "memory": {
             "step": memory.step,
             "weights": memory.weights,
@@ -362,10 +369,11 @@ def next_commands(folder: str) -> list[str]:
 
 
 def result_document(reached: Reached, folder: str) -> dict[str, Any]:
-    """The result for programs: figures as rows of `metrics.jsonl` have them."""
-    from cnnspec.training.metrics import finite_row, to_row
+    """The result for programs, format 1: figures as rows of `metrics.jsonl` have them."""
+    from cnnspec.training.runs.metrics import finite_row, to_row
 
     return {
+        "format": 1,
         "run": folder,
         "epochs": reached.epochs,
         "steps": reached.steps,

@@ -6,10 +6,11 @@ for was checked before: torch is imported here.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,16 +19,17 @@ from cnnspec.cli import training_report as report
 from cnnspec.cli.output import write_result
 from cnnspec.cli.terminal import Terminal
 from cnnspec.cli.training_view import TrainingView
+from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.files import undisturbed
 from cnnspec.report.flat import FlatNetwork
 from cnnspec.report.styled import Line, as_plain, as_text
-from cnnspec.training.launching import rank_here
-from cnnspec.training.run_folder import RunFolder, claimed, is_run
+from cnnspec.training.distribution.launching import rank_here
+from cnnspec.training.runs.run_folder import RunFolder, abandon, claimed, is_run
 
 if TYPE_CHECKING:
     from cnnspec.ir import Graph
+    from cnnspec.training.distribution.place import Place
     from cnnspec.training.engine import Outcome
-    from cnnspec.training.places import Place
     from cnnspec.training.planning import Plan
     from cnnspec.training.recipe.read import LoadedRecipe
     from cnnspec.training.watching import EpochFigures, Watcher
@@ -53,18 +55,28 @@ class Asked:
     tensorboard: bool | None
     form: Literal["table", "json"]
 
-    def flat_spec(self) -> str:
-        """The network written out, as the folder of a run keeps it."""
-        from cnnspec.report import analyze
+    def flat_spec(self, classes: Sequence[str]) -> str:
+        """The network written out, as the folder of a run keeps it.
 
-        totals = analyze(self.graph).totals
-        return FlatNetwork(self.graph).spec({"params": totals.params, "macs": totals.macs})
+        Its labels are `classes`, the names that the data has for them, so that what is exported
+        from the run calls them so.
+        """
+        from cnnspec.report import analyze
+        from cnnspec.training.evaluating.choosing import labels_for
+        from cnnspec.training.evaluating.task import task_of
+
+        graph = self.graph
+        count = task_of(graph, self.recipe.recipe.loss).classes
+        labels = labels_for(graph.metadata.get("labels"), classes, count)
+        graph = replace(graph, metadata={**graph.metadata, "labels": labels})
+        totals = analyze(graph).totals
+        return FlatNetwork(graph).spec({"params": totals.params, "macs": totals.macs})
 
 
 def show_plan(asked: Asked, processes: int) -> int:
     """Plan for so many processes on this machine and show it; nothing is trained or written."""
     _import_torch()
-    from cnnspec.training.places import find_place
+    from cnnspec.training.distribution.place import find_place
 
     count = str(processes)
     place = find_place(
@@ -85,7 +97,7 @@ def show_plan(asked: Asked, processes: int) -> int:
 
 def show_finished(asked: Asked, folder: RunFolder) -> int:
     """Show what a run that came to its end before reached; there is nothing left to train."""
-    from cnnspec.training.metrics import read_metrics
+    from cnnspec.training.runs.metrics import read_metrics
 
     if rank_here() == 0:
         history = read_metrics(folder.metrics_jsonl)
@@ -96,7 +108,7 @@ def show_finished(asked: Asked, folder: RunFolder) -> int:
 def train_here(asked: Asked) -> int:
     """Train on this process, begin or go on, and give the exit code."""
     _import_torch()
-    from cnnspec.training.places import find_place, joined
+    from cnnspec.training.distribution.place import find_place, joined
 
     place = find_place(asked.recipe.recipe.device, threads=asked.threads)
     with ExitStack() as stack:
@@ -110,6 +122,8 @@ def train_here(asked: Asked) -> int:
 
 
 def _import_torch() -> None:
+    # Else a sum is shared by as many threads as the machine has idle at that moment.
+    os.environ["OMP_DYNAMIC"] = "FALSE"
     # Modules that torch imports take Ctrl-C for a failure of theirs, and go on without.
     with undisturbed():
         import cnnspec.training.planning  # noqa: F401 - imported for its imports
@@ -130,13 +144,13 @@ def _planned(asked: Asked, place: Place) -> Plan:
 
 def _along(planned: Plan) -> int:
     """Train on a process that is not the first, which says what there is to say."""
+    from cnnspec.training.checkpointer import NoCheckpointer
     from cnnspec.training.engine import train
     from cnnspec.training.interrupting import Interrupted
-    from cnnspec.training.keeping import NoKeeper
     from cnnspec.training.watching import Silent
 
     try:
-        train(planned, NoKeeper(), Silent())
+        train(planned, NoCheckpointer(), Silent())
     except Interrupted as ended:
         return ended.exit_code
     return 0
@@ -173,19 +187,29 @@ class _First:
 
     def go(self) -> int:
         """Train, and say what came of it."""
-        from cnnspec.training.checkpoints import newest
         from cnnspec.training.interrupting import Interrupted
+        from cnnspec.training.runs.checkpoints import newest
+        from cnnspec.training.state import refuse_other_format
 
         _warn(self._asked)
+        begun = is_run(Path(self._asked.output))
         folder, remarks = self._folder()
-        found = newest(folder.checkpoints)
+        found = newest(folder.checkpoints, folder.identity)
         state = None if found is None else found.state
+        if state is None:
+            self._refuse_other_beginning(folder)
+        else:
+            refuse_other_format(state)
         if found is not None:
             remarks = (*remarks, *found.notes)
         _put(self._shown, report.heading(self._plan, self._asked.output))
         _put(self._shown, self._beginning(folder, state))
         try:
             outcome = self._train(folder, state, remarks)
+        except EnvironmentFailure:
+            if not begun:
+                abandon(folder)
+            raise
         except Interrupted as ended:
             _put(self._shown, self._interrupted(ended.epoch, ended.step))
             return ended.exit_code
@@ -194,25 +218,30 @@ class _First:
 
     def _folder(self) -> tuple[RunFolder, tuple[str, ...]]:
         """The folder of the run, made or opened, and remarks on what is different now."""
-        from cnnspec.training.resuming import refuse_changes
+        from cnnspec.training.runs.resuming import refuse_changes
 
         asked, facts = self._asked, self._facts()
-        spec, recipe = asked.flat_spec(), asked.recipe.recipe
+        spec, recipe = asked.flat_spec(facts["classes"]), asked.recipe.recipe
         if not is_run(Path(asked.output)):
             return RunFolder.create(asked.output, spec=spec, recipe=recipe, facts=facts), ()
         folder = RunFolder.open(asked.output)
         return folder, refuse_changes(folder, spec=spec, recipe=recipe, facts=facts)
 
+    def _refuse_other_beginning(self, folder: RunFolder) -> None:
+        """Raise where a run that stored no state yet would begin with other weights than before."""
+        initial = self._plan.initial
+        now = None if initial is None else initial.to_dict()
+        if _pathless(folder.facts.get("initial")) != _pathless(now):
+            raise EnvironmentFailure(
+                f"`{folder.path}` was begun with other weights, and has stored no state yet",
+                help="give the --init-from and --cut that it was begun with",
+            )
+
     def _facts(self) -> dict[str, Any]:
         import platform
         from importlib.metadata import version
 
-        from cnnspec.training.transferring import TransferReport
-
         plan, place = self._plan, self._plan.place
-        initial = plan.initial
-        if isinstance(initial, TransferReport):
-            initial = initial.trained(plan.module).to_dict()
         return {
             "network": plan.graph.name,
             "command": list(self._asked.command),
@@ -224,7 +253,7 @@ class _First:
             "world": place.world,
             "threads": place.threads,
             "device": place.describe(),
-            "initial": initial,
+            "initial": None if plan.initial is None else plan.initial.to_dict(),
             "tensorboard": self._boards(),
             "versions": {
                 "cnnspec": __version__,
@@ -235,13 +264,10 @@ class _First:
 
     def _beginning(self, folder: RunFolder, state: Mapping[str, Any] | None) -> list[Line]:
         """Where it goes on, and with which weights it begins."""
-        from cnnspec.training.transferring import TransferReport
-
         initial = self._plan.initial
         lines: list[Line] = []
-        if isinstance(initial, TransferReport) and state is None:
-            trained = initial.trained(self._plan.module)
-            lines += [[(f"  {line}", "")] for line in trained.lines()]
+        if initial is not None and state is None:
+            lines += [[(f"  {line}", "")] for line in initial.lines()]
         if state is not None:
             where = f"epoch {state['epoch'] + 1}, step {state['step'] + 1}"
             if state["step"] >= state["steps"]:
@@ -254,10 +280,10 @@ class _First:
     def _train(
         self, folder: RunFolder, state: Mapping[str, Any] | None, remarks: tuple[str, ...]
     ) -> Outcome:
-        from cnnspec.training.checkpoints import Keeper
+        from cnnspec.training.device_memory import memory_used
         from cnnspec.training.engine import train
-        from cnnspec.training.metrics import Several
-        from cnnspec.training.room import memory_used
+        from cnnspec.training.runs.checkpoints import DiskCheckpointer
+        from cnnspec.training.runs.metrics import Several
         from cnnspec.training.watching import EpochFigures
 
         history = [] if state is None else [EpochFigures(**row) for row in state["history"]]
@@ -266,15 +292,15 @@ class _First:
         with (
             view,
             _files(self._plan, folder, history, self._boards(folder), view.said) as files,
-            Keeper(folder, view.saved) as keeper,
+            DiskCheckpointer(folder, view.saved) as checkpointer,
         ):
             for remark in remarks:
                 view.said(remark)
-            return train(self._plan, keeper, Several((*files, view)), resume=state)
+            return train(self._plan, checkpointer, Several((*files, view)), resume=state)
 
     def _boards(self, folder: RunFolder | None = None) -> bool:
         """Whether TensorBoard gets figures: as asked for, as before, or where it is installed."""
-        from cnnspec.training.tensorboard import tensorboard_there
+        from cnnspec.training.runs.tensorboard import tensorboard_there
 
         asked = self._asked.tensorboard
         if asked is None and folder is not None:
@@ -293,6 +319,11 @@ class _First:
         ]
 
 
+def _pathless(initial: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A record of weights to begin with, wherever their file lies."""
+    return None if initial is None else {**initial, "source": Path(initial["source"]).name}
+
+
 @contextmanager
 def _files(
     plan: Plan,
@@ -302,9 +333,9 @@ def _files(
     complain: Callable[[str], None],
 ) -> Iterator[tuple[Watcher, ...]]:
     """Watchers that keep figures in the folder of a run; at the end the picture is drawn."""
-    from cnnspec.training.curve import CurveFile
-    from cnnspec.training.metrics import MetricsFiles
-    from cnnspec.training.tensorboard import TensorBoardFiles
+    from cnnspec.training.runs.curve import CurveFile
+    from cnnspec.training.runs.metrics import MetricsFiles
+    from cnnspec.training.runs.tensorboard import TensorBoardFiles
 
     metrics = MetricsFiles(folder.path, complain)
     metrics.begin(history)

@@ -307,7 +307,7 @@ class _Table:
 
 _LEAST = 7
 _WIDTHS = {"lr": 8, "samples/s": 9, "memory": 9}
-_SPARE = ("memory", "samples/s", "top5", "lr", "time")
+_SPARE = ("memory", "samples/s", "top5", "lr", "time", "top1", "held-out loss")
 """Columns that a narrow terminal goes without, the first of them first."""
 
 

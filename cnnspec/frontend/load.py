@@ -328,6 +328,7 @@ def expand(
     chosen = _variant(document, variant)
     expander = Expander(document, problems)
     variables = _params(expander, document, chosen, params or {}, problems)
+    values = dict(variables)
     env = Env(document, document.top, dict(variables), Level())
     expander.arguments.enter(env)
     tensors, symbols = _inputs(expander, document, variables, inputs or {}, problems)
@@ -337,6 +338,7 @@ def expand(
         variables.setdefault(name, size)
     name = chosen.name.text if chosen else document.name
     metadata = _metadata(document, chosen, params)
+    metadata["param_values"] = values
     if document.preprocess is not None:
         try:
             metadata["preprocess"] = preprocessing(document.preprocess, expander.evaluator, env)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -19,23 +20,24 @@ from cnnspec.backends.torch import named_outputs
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.training.augmentation.augmenting import Augmentation
 from cnnspec.training.augmentation.cropping import Cropping
-from cnnspec.training.averaging import WeightAverage
+from cnnspec.training.checkpointer import Checkpointer
+from cnnspec.training.compiling import compiler_explained
 from cnnspec.training.data.loading import Loader
 from cnnspec.training.data.samples import Batch
-from cnnspec.training.distribution import (
+from cnnspec.training.device_memory import explained, memory_used
+from cnnspec.training.distribution.collectives import (
     GradientSums,
     broadcast_tensors,
     shared_object,
     summed,
 )
-from cnnspec.training.evaluating.counting import Counting
-from cnnspec.training.finite import first_odd_tensor
+from cnnspec.training.ema import WeightAverage
+from cnnspec.training.evaluating.torch_counting import Counting
 from cnnspec.training.interrupting import Interrupted, Interruption, listening
-from cnnspec.training.keeping import Keeping
+from cnnspec.training.non_finite import first_odd_tensor
 from cnnspec.training.objective import Objective
 from cnnspec.training.optimizing import Update, make_optimizer
 from cnnspec.training.planning import Plan
-from cnnspec.training.room import explained, memory_used
 from cnnspec.training.scheduling import RateSchedule
 from cnnspec.training.state import Parts, Progress, capture, restore
 from cnnspec.training.stepping import RIDERS, NotFinite, Position, Stepper, Taken
@@ -64,12 +66,16 @@ class Outcome:
 
 
 def train(
-    plan: Plan, keeper: Keeping, watcher: Watcher, *, resume: Mapping[str, Any] | None = None
+    plan: Plan,
+    checkpointer: Checkpointer,
+    watcher: Watcher,
+    *,
+    resume: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Train to the end of the plan. Every process calls it, within `places.joined`.
+    """Train to the end of the plan. Every process calls it, within `joined`.
 
-    `resume` is a state that `keeper` was given before; it matters on rank 0 alone, the others have
-    it from there. `keeper` and `watcher` are called on rank 0 alone.
+    `resume` is a state that `checkpointer` was given before; it matters on rank 0 alone, the others
+    have it from there. `checkpointer` and `watcher` are called on rank 0 alone.
 
     Ctrl-C and SIGTERM end the step at hand on all processes alike, have the state kept and raise
     `Interrupted`. Raises `EnvironmentFailure` for a loss or weights that are not finite (nothing of
@@ -77,9 +83,10 @@ def train(
     """
     with ExitStack() as stack:
         stack.enter_context(explained(plan))
+        stack.enter_context(compiler_explained(plan.recipe.compile))
         stack.enter_context(_repeatable(plan, watcher))
         interruption = stack.enter_context(listening())
-        run = stack.enter_context(_begun(plan, keeper, watcher, interruption))
+        run = stack.enter_context(_begun(plan, checkpointer, watcher, interruption))
         run.go_on_from(resume)
         return run.finish()
 
@@ -113,7 +120,7 @@ def _fill_empty(wanted: bool) -> None:
 
 @contextmanager
 def _begun(
-    plan: Plan, keeper: Keeping, watcher: Watcher, interruption: Interruption
+    plan: Plan, checkpointer: Checkpointer, watcher: Watcher, interruption: Interruption
 ) -> Iterator[_Run]:
     """A run with its loaders open."""
     recipe, place, dataset = plan.recipe, plan.place, plan.dataset
@@ -151,7 +158,7 @@ def _begun(
                     **common,
                 )
             )
-        yield _Run(plan, keeper, watcher, interruption, train_loader, held_loader)
+        yield _Run(plan, checkpointer, watcher, interruption, train_loader, held_loader)
 
 
 class _Run:
@@ -160,14 +167,14 @@ class _Run:
     def __init__(
         self,
         plan: Plan,
-        keeper: Keeping,
+        checkpointer: Checkpointer,
         watcher: Watcher,
         interruption: Interruption,
         loader: Loader,
         held_out: Loader | None,
     ) -> None:
         self.plan, self.recipe, self.place = plan, plan.recipe, plan.place
-        self.keeper, self.watcher, self.interruption = keeper, watcher, interruption
+        self.checkpointer, self.watcher, self.interruption = checkpointer, watcher, interruption
         self.loader, self.held_out = loader, held_out
         recipe, device = plan.recipe, plan.place.device
         self.module = _placed(plan)
@@ -233,8 +240,8 @@ class _Run:
             self._epoch()
         weights = self._weights()
         if self.place.first:
-            self.keeper.settle()
-            self.keeper.save_final(weights)
+            self.checkpointer.settle()
+            self.checkpointer.save_final(weights)
         return Outcome(
             epochs=progress.epoch,
             steps=progress.taken,
@@ -307,6 +314,7 @@ class _Run:
     def _close(self, held_out: Mapping[str, float], speed: float, seconds: float) -> None:
         """End an epoch: its figures, the schedule, whether it was the best, or is the last."""
         progress, recipe, schedule = self.progress, self.recipe, self.parts.schedule
+        self._refuse_odd(held_out)
         figures = EpochFigures(
             epoch=progress.epoch,
             epochs=recipe.epochs,
@@ -327,7 +335,7 @@ class _Run:
             figures = progress.best = replace(figures, best=True)
             weights = self._weights()
             if self.place.first:
-                self.keeper.save_best(weights, figures)
+                self.checkpointer.save_best(weights, figures)
         progress.history.append(figures)
         progress.stopped = self._is_enough(figures)
         progress.begin_epoch()
@@ -408,15 +416,26 @@ class _Run:
     def _save(self) -> None:
         """Have the state kept, if it is sound."""
         self.progress.seconds = time.monotonic() - self._began
-        odd = first_odd_tensor(self.module.state_dict())
-        if odd is not None:
-            raise EnvironmentFailure(
-                f"`{odd}` is not finite behind step {self.progress.taken}", help=_HELP
-            )
+        self._refuse_odd()
         if self.place.first:
-            self.keeper.save(
+            self.checkpointer.save(
                 capture(self.parts, self.progress, steps=self.plan.steps, world=self.place.world)
             )
+
+    def _refuse_odd(self, held_out: Mapping[str, float] | None = None) -> None:
+        """Raise for a network that stores, or makes of held-out samples, what is not finite."""
+        odd = first_odd_tensor(self.module.state_dict())
+        if self.place.world > 1:
+            odd = _first_said(odd, self.place.world)
+        if odd is None and isfinite((held_out or {}).get("loss", 0.0)):
+            return
+        if self.place.first:
+            self.checkpointer.settle()
+        where = f"behind step {self.progress.taken}"
+        said = f"`{odd}` is not finite {where}"
+        if odd is None:
+            said = f"the loss of held-out samples is not finite {where}"
+        raise EnvironmentFailure(said, help=_HELP)
 
     def _agreed(self) -> int | None:
         """A signal that some process got, for all of them."""
@@ -431,7 +450,7 @@ class _Run:
             return
         self._save()
         if self.place.first:
-            self.keeper.settle()
+            self.checkpointer.settle()
         raise Interrupted(number, self.progress.epoch, self.progress.step)
 
     def _not_finite(self, parts: Sequence[Batch], at: Position) -> EnvironmentFailure:
@@ -439,15 +458,14 @@ class _Run:
         if self.place.world > 1:
             found = _first_said(found, self.place.world)
         if self.place.first:
-            self.keeper.settle()
+            self.checkpointer.settle()
         where = f"step {at.step + 1} of epoch {at.epoch + 1}"
         reason = found or "computed again, it is"
         return EnvironmentFailure(f"the loss of {where} is not finite: {reason}", help=_HELP)
 
 
 _HELP = (
-    "a lower rate (`--lr`), a warm-up or `clip` may keep it finite; "
-    "the last checkpoint is from before it"
+    "a lower rate (`--lr`), a warm-up or `clip` may keep it finite; checkpoints are from before it"
 )
 
 

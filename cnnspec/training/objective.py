@@ -17,12 +17,10 @@ from torch.nn import functional
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean, listed, shape_text
 from cnnspec.ir import Graph
 from cnnspec.lower import Module
+from cnnspec.training.data.samples import IGNORED
 from cnnspec.training.recipe.model import OutputLoss
 
-__all__ = ["IGNORED", "Objective"]
-
-IGNORED = 255
-"""The class of a mask's pixels that do not count, beside a loss's own `ignore_index`."""
+__all__ = ["Objective"]
 
 _ELEMENTWISE: Mapping[str, Callable[..., Tensor]] = {
     "BCEWithLogitsLoss": functional.binary_cross_entropy_with_logits,
@@ -178,10 +176,13 @@ class Objective:
         of int64); `images` are those that went in. A sample weighs as much as any other, whatever
         part and process it is in: the sum over parts and processes is the mean over the batch.
         """
-        total = torch.zeros((), device=images.device)
+        # Steps of small networks are short: no sum with nothing, no product with 1.
+        total: Tensor | None = None
         for term in self._terms:
-            total = total + term.weight * term(outputs[term.output], targets, images).sum()
-        return total / count
+            loss = term(outputs[term.output], targets, images).sum()
+            loss = loss if term.weight == 1 else term.weight * loss
+            total = loss if total is None else total + loss
+        return torch.zeros((), device=images.device) if total is None else total / count
 
     def correct(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor | None:
         """How many samples have the right first choice, of the first output that inference has.
@@ -194,8 +195,10 @@ class Objective:
         chosen = outputs[self._judged].detach().argmax(dim=1)
         if targets.is_floating_point():
             targets = targets.argmax(dim=1)
-        right = (chosen == targets).float()
-        return (right if targets.ndim < 3 else _pixel_mean(right, targets != IGNORED)).sum()
+        right = chosen == targets
+        if targets.ndim < 3:
+            return right.sum(dtype=torch.float32)
+        return _pixel_mean(right.float(), targets != IGNORED).sum()
 
 
 def _pixel_mean(each: Tensor, counts: Tensor) -> Tensor:

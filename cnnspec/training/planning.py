@@ -5,24 +5,25 @@ A plan costs a few seconds at most and trains nothing, so that `--dry-run` can s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
 
 from torch import nn
 
 from cnnspec.backends.torch import to_torch
-from cnnspec.diagnostics import EnvironmentFailure, listed, quantity, shape_text
+from cnnspec.diagnostics import EnvironmentFailure, quantity
 from cnnspec.ir import Graph
 from cnnspec.runtime.preparing import Preparation, preparation
 from cnnspec.training.data.samples import Dataset
 from cnnspec.training.data.sources import open_dataset
+from cnnspec.training.distribution.place import Place
 from cnnspec.training.evaluating.task import Task, task_of
-from cnnspec.training.memory import MemoryEstimate, estimate
+from cnnspec.training.freezing import Frozen, freeze
+from cnnspec.training.memory_estimate import MemoryEstimate, estimate
 from cnnspec.training.optimizing import ParameterGroup, parameter_groups
-from cnnspec.training.places import Place
 from cnnspec.training.recipe.model import Recipe
-from cnnspec.training.transferring import Frozen, freeze
+from cnnspec.training.transferring import TransferReport
 
 __all__ = ["Plan", "plan"]
 
@@ -35,7 +36,7 @@ class Plan:
     `drop_last` the rest of an epoch, too few samples for all processes, is left out of it.
     `groups` are the parameters that train, `frozen` the keys of those that the recipe freezes,
     `idle` of those that no loss depends on. `memory` is of one process. `module` lies on the CPU;
-    training takes it over. `initial` is what `init` returned.
+    training takes it over. `initial` is what `init` said.
     """
 
     graph: Graph
@@ -52,7 +53,7 @@ class Plan:
     groups: tuple[ParameterGroup, ...]
     idle: tuple[str, ...]
     memory: MemoryEstimate
-    initial: object
+    initial: TransferReport | None
     module: nn.Module = field(repr=False)
     still: Frozen = field(repr=False)
 
@@ -71,44 +72,13 @@ class Plan:
         """Numbers that train."""
         return sum(group.elements for group in self.groups)
 
-    def lines(self) -> tuple[str, ...]:
-        """The plan as people read it."""
-        return tuple(f"{name:<10}{text}" for name, text in self._said())
-
-    def _said(self) -> Iterator[tuple[str, str]]:
-        recipe, place = self.recipe, self.place
-        yield "network", f"{self.graph.name}, {shape_text(self.shape)} in"
-        yield "data", self.dataset.description or self.dataset.name
-        held = f"{self.held_out:,} held out" if self.held_out else "none held out"
-        yield "samples", f"{self.samples:,} to train with, {held}"
-        parts = f" in {quantity(recipe.accumulate, 'part')}" if recipe.accumulate > 1 else ""
-        yield "batch", f"{recipe.batch_size:,}{parts}, over {_processes(place.world)}"
-        total = self.steps * recipe.epochs
-        left = ", the rest of an epoch left out" if self.drop_last else ""
-        each = f"{quantity(recipe.epochs, 'epoch')} of {quantity(self.steps, 'step')}{left}"
-        yield "steps", f"{total:,}: {each}"
-        frozen = sum(p.numel() for p in self.module.parameters()) - self.trained
-        yield "trains", f"{self.trained:,} numbers" + (f", {frozen:,} do not" if frozen else "")
-        if len(self.groups) > 1:
-            for group in self.groups:
-                decay = "decay" if group.decay else "no decay"
-                yield "", f"{group.elements:,} at {group.factor:g} times the rate, {decay}"
-        if self.idle:
-            yield "", f"no loss depends on {listed(_layers(self.idle))}"
-        yield "device", f"{place.describe()}, {recipe.precision}"
-        memory = self.memory
-        yield (
-            "memory",
-            f"about {memory.step / 2**20:,.0f} MiB a step of {memory.batch:,} on one process",
-        )
-
 
 def plan(
     graph: Graph,
     recipe: Recipe,
     *,
     place: Place,
-    init: Callable[[nn.Module], Any] | None = None,
+    init: Callable[[nn.Module], TransferReport] | None = None,
 ) -> Plan:
     """Decide everything; `init` changes how weights start (see `transferring.initialising`).
 
@@ -135,6 +105,7 @@ def plan(
     module = to_torch(graph, recipe.seed)
     initial = init(module) if init is not None else None
     still = freeze(module, recipe.freeze)
+    _refuse_lone_samples(graph, recipe, place, count, module)
     idle = _idle(graph, recipe, module)
     groups = parameter_groups(graph, module, recipe)
     if not groups:
@@ -155,7 +126,7 @@ def plan(
         groups=groups,
         idle=idle,
         memory=estimate(graph, recipe, at_once),
-        initial=initial,
+        initial=initial.trained(module) if initial is not None else None,
         module=module,
         still=still,
     )
@@ -165,7 +136,8 @@ def _refuse_odd_batch(recipe: Recipe, place: Place) -> None:
     parts = place.world * recipe.accumulate
     if recipe.batch_size < parts:
         raise EnvironmentFailure(
-            f"a batch of {recipe.batch_size} has too few samples for {_processes(place.world)}"
+            f"a batch of {recipe.batch_size} has too few samples for "
+            + quantity(place.world, "process")
             + (f" of {quantity(recipe.accumulate, 'part')}" if recipe.accumulate > 1 else ""),
             help=f"`--batch-size {parts}` is the least; batches are counted over all processes",
         )
@@ -189,16 +161,60 @@ def _steps(count: int, recipe: Recipe, world: int) -> tuple[int, bool]:
     return whole + (not drop), drop
 
 
-def _refuse_other_classes(graph: Graph, task: Task, dataset: Dataset) -> None:
-    found = len(dataset.classes)
-    if task.kind != "classes" or not found or found == task.classes:
+def _refuse_lone_samples(
+    graph: Graph, recipe: Recipe, place: Place, count: int, module: nn.Module
+) -> None:
+    """A norm of a batch cannot tell the only number that it gets from the mean."""
+    parts = place.world * recipe.accumulate
+    if min(recipe.batch_size, count) >= 2 * parts or (recipe.sync_batch_norm and place.world > 1):
         return
-    params = graph.metadata.get("params") or {}
+    norms = {
+        path
+        for path, each in module.named_modules()
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training
+    }
+    for node in graph.nodes:
+        if node.path in norms and prod(graph.tensors[node.inputs[0]].shape[1:]) == 1:
+            raise EnvironmentFailure(
+                f"`{node.path}` takes the mean of a batch, and a part of it has a single sample",
+                help=f"`--batch-size {2 * parts}` is the least"
+                if count >= 2 * parts
+                else f"there are {quantity(count, 'sample')} to train with",
+            )
+
+
+def _refuse_other_classes(graph: Graph, task: Task, dataset: Dataset) -> None:
+    found = len(dataset.classes) or _classes_met(dataset)
+    if task.kind != "classes" or found == task.classes:
+        return
+    if not dataset.classes and found < task.classes:
+        return  # others may not have been met
+    param = _class_param(graph, task)
     raise EnvironmentFailure(
-        f"`{dataset.name}` has {found} classes, and output `{task.output}` of `{graph.name}` tells "
-        f"{task.classes} apart",
-        help=f"`--set classes={found}` makes it fit" if "classes" in params else "",
+        f"`{dataset.name}` has {quantity(found, 'class')}, and output `{task.output}` "
+        f"of `{graph.name}` tells {task.classes} apart",
+        help=f"`--set {param}={found}` makes it fit"
+        if param is not None
+        else f"give the last layer {quantity(found, 'feature')} in the spec",
     )
+
+
+def _classes_met(dataset: Dataset) -> int:
+    """How many classes there are for sure, where they have no names."""
+    parts = (dataset.train, dataset.held_out)
+    known = [part.targets() for part in parts if part is not None]
+    return max((max(each) + 1 for each in known if each), default=0)
+
+
+def _class_param(graph: Graph, task: Task) -> str | None:
+    """The param of the spec that says how many classes there are; None where none is it for sure.
+
+    It is called so, or is the only one with that value.
+    """
+    values: Mapping[str, object] = graph.metadata.get("param_values") or {}
+    equal = [name for name, value in values.items() if value == task.classes]
+    named = [name for name in equal if "class" in name]
+    return next(iter(named), equal[0] if len(equal) == 1 else None)
 
 
 def _idle(graph: Graph, recipe: Recipe, module: nn.Module) -> tuple[str, ...]:
@@ -241,11 +257,3 @@ def _owning(graph: Graph, indices: set[int]) -> Iterator[int]:
         while node.share is not None:
             node = graph.nodes[node.share]
         yield node.index
-
-
-def _layers(keys: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
-
-
-def _processes(world: int) -> str:
-    return "1 process" if world == 1 else f"{world} processes"

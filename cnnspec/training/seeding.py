@@ -1,7 +1,7 @@
 """The generators of torch before every step, made from where the step stands and nothing else.
 
 So dropout is the same after a resume, and no generator's state has to be kept. Which numbers
-augmentation draws is `augmentation.keyed`.
+augmentation draws is `augmentation.philox`.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.averaging import WeightAverage
+from cnnspec.training.ema import WeightAverage
 from cnnspec.training.optimizing import Update
 from cnnspec.training.scheduling import RateSchedule
 from cnnspec.training.watching import EpochFigures
 
-__all__ = ["FORMAT", "Parts", "Progress", "capture", "restore"]
+__all__ = ["FORMAT", "Parts", "Progress", "capture", "refuse_other_format", "restore"]
 
 FORMAT = 1
 
@@ -100,15 +100,20 @@ def capture(parts: Parts, progress: Progress, *, steps: int, world: int) -> dict
     }
 
 
+def refuse_other_format(state: Mapping[str, Any]) -> None:
+    """Raise `EnvironmentFailure` for a state that another version of cnnspec has captured."""
+    if state.get("format") != FORMAT:
+        raise EnvironmentFailure(
+            f"the checkpoint has format {state.get('format')}, and this version reads {FORMAT}"
+        )
+
+
 def restore(state: Mapping[str, Any], parts: Parts, *, steps: int) -> Progress:
     """Put a state into the parts, and say where it stands.
 
     Raises `EnvironmentFailure` for a state of another network or another training.
     """
-    if state.get("format") != FORMAT:
-        raise EnvironmentFailure(
-            f"the checkpoint has format {state.get('format')}, and this version reads {FORMAT}"
-        )
+    refuse_other_format(state)
     if state["steps"] != steps:
         raise EnvironmentFailure(
             f"the run has epochs of {state['steps']} steps, and now they are {steps}",

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cnnspec.backends.torch import named_outputs
-from cnnspec.training.averaging import WeightAverage
+from cnnspec.training.compiling import compiled
 from cnnspec.training.data.samples import Batch
-from cnnspec.training.distribution import GradientSums
-from cnnspec.training.finite import Gauge, first_odd_layer
+from cnnspec.training.distribution.collectives import GradientSums
+from cnnspec.training.ema import WeightAverage
 from cnnspec.training.interrupting import Interruption
+from cnnspec.training.non_finite import Gauge, first_odd_layer
 from cnnspec.training.objective import Objective
 from cnnspec.training.optimizing import Update
 from cnnspec.training.planning import Plan
@@ -85,7 +86,7 @@ class Stepper:
         recipe = plan.recipe
         self._plan, self._recipe, self._device = plan, recipe, plan.place.device
         self._module = module
-        self._forward = torch.compile(module) if recipe.compile else module
+        self._forward = compiled(module) if recipe.compile else module
         self._prepared = prepared
         self._objective = objective
         self._update, self._schedule, self._average = update, schedule, average

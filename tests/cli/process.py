@@ -38,7 +38,7 @@ def cnnspec(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **chang
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

@@ -6,17 +6,20 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from cnnspec.training.distribution.launching import Launched
+from cnnspec.training.runs.proving_resume import Compared, Kill, Verdict
 from tests.cli.inside import called
-from tests.cli.process import COMMAND, cnnspec, environment
+from tests.cli.process import COMMAND, ROOT, cnnspec, environment
 
 SPEC = """\
 cnnspec: 1
@@ -151,7 +154,7 @@ def test_under_torchrun_one_folder_has_to_be_named(folder: Path) -> None:
 
 
 def test_tensorboard_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnspec.training.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("cnnspec.training.runs.tensorboard.find_spec", lambda name: None)
     code, out, err = called("train", "tiny.yaml", "--data", "digits", "--tensorboard", cwd=folder)
     assert (code, out) == (2, "")
     assert err == (
@@ -232,6 +235,7 @@ def test_the_plan_for_programs(folder: Path) -> None:
         "input": [1, 8, 8],
         "outputs": [{"name": "output", "shape": [10], "loss": "CrossEntropyLoss", "weight": 1.0}],
     }
+    assert plan["format"] == 1
     assert plan["steps"]["all"] == plan["steps"]["epoch"] * plan["recipe"]["epochs"]
     assert (plan["processes"], plan["threads"], plan["run"]) == (2, 1, "taken")
     assert plan["params"]["all"] == plan["params"]["training"] == 1490
@@ -256,6 +260,9 @@ def test_a_network_for_other_classes(folder: Path) -> None:
 
 RUN = ("tiny.yaml", *SHORT)
 """A run of a second or two, most of which is importing."""
+
+PATIENCE = 300
+"""Seconds after which something hangs; a busy machine may be slow."""
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 
@@ -333,10 +340,11 @@ sys.exit(code)
 
 
 def test_the_result_for_programs_is_alone_on_standard_output(trained: tuple[Path, str]) -> None:
-    code, out, err = cnnspec("train", *RUN, "-o", "again", "--format", "json", cwd=trained[0])
+    code, out, err = called("train", *RUN, "-o", "again", "--format", "json", cwd=trained[0])
     assert code == 0
     found = json.loads(out)
-    assert (found["run"], found["epochs"], found["stopped_early"]) == ("again", 12, False)
+    assert (found["format"], found["run"]) == (1, "again")
+    assert (found["epochs"], found["stopped_early"]) == (12, False)
     assert found["steps"] == found["last"]["step"]
     assert err.startswith("tiny  1x8x8 -> 10")
     assert figures(trained[0] / "again" / "metrics.csv") == figures(
@@ -352,7 +360,7 @@ def test_a_resume_with_another_recipe_is_refused(trained: tuple[Path, str]) -> N
 
 
 def until_rows(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + PATIENCE
     while not path.exists() or path.read_text(encoding="utf-8").count("\n") <= count:
         assert process.poll() is None, "it ended before"
         assert time.monotonic() < ends, "it never came so far"
@@ -369,11 +377,37 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def start(folder: Path, started: list[subprocess.Popen[str]], *words: str) -> subprocess.Popen[str]:
+HELD = """\
+import time
+from cnnspec.training.interrupting import Interruption
+from cnnspec.training.runs.metrics import MetricsFiles
+
+ended, note, noted = MetricsFiles.epoch_ended, Interruption.note, []
+
+def noting(self, number, frame):
+    noted.append(number)
+    note(self, number, frame)
+
+def waiting(self, figures):
+    ended(self, figures)
+    while figures.epoch and not noted:
+        time.sleep(0.01)
+
+MetricsFiles.epoch_ended, Interruption.note = waiting, noting
+"""
+"""A `sitecustomize` with which a run waits behind its second epoch until it is interrupted."""
+
+
+def start(
+    folder: Path, hold: Path, started: list[subprocess.Popen[str]], *words: str
+) -> subprocess.Popen[str]:
+    """A run that can be interrupted, however busy the machine is."""
+    hold.mkdir()
+    (hold / "sitecustomize.py").write_text(HELD, encoding="utf-8")
     process = subprocess.Popen(
         [*COMMAND, "train", *words],
         cwd=folder,
-        env=environment(),
+        env=environment(PYTHONPATH=os.pathsep.join((str(hold), str(ROOT)))),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -395,39 +429,34 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-@posix
-@pytest.mark.slow
-@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
-def test_an_interrupted_run_says_how_to_go_on_and_ends_as_it_would_have(
-    processes: int,
-    number: signal.Signals,
-    trained: tuple[Path, str],
-    tmp_path: Path,
-    started: list[subprocess.Popen[str]],
-) -> None:
-    folder, _ = trained
-    run = tmp_path / "a run"
-    given = ("--nproc", str(processes), "-o", str(run))
-    process = start(folder, started, *RUN, *given)
+def interrupted(process: subprocess.Popen[str], run: Path, number: signal.Signals) -> list[str]:
+    """What a run says to type to go on with it, interrupted behind its first epoch."""
     until_rows(run / "metrics.csv", 1, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (128 + number, "")
     assert "\ninterrupted in epoch " in out
     assert processes_in(run) == []
-    typed = out.splitlines()[-1].removeprefix("go on: ")
-    program, *words = shlex.split(typed)
+    program, *words = shlex.split(out.splitlines()[-1].removeprefix("go on: "))
     assert program == "cnnspec"
     assert words == ["train", "-o", str(run), "--resume"]
-    code, out, err = cnnspec(*words, cwd=folder)
+    return words
+
+
+@posix
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on_and_ends_as_it_would_have(
+    trained: tuple[Path, str], tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    folder, _ = trained
+    run, whole = tmp_path / "a run", folder / "runs" / "tiny-1"
+    process = start(folder, tmp_path / "hold", started, *RUN, "-o", str(run))
+    code, out, err = called(*interrupted(process, run, signal.SIGTERM), cwd=folder)
     assert (code, err) == (0, "")
     assert "\n  resumed  " in out
-    whole = folder / "runs" / "tiny-1"
-    assert len(figures(run / "metrics.csv")) == 13
-    if processes == 1:  # several add up in another order
-        assert figures(run / "metrics.csv") == figures(whole / "metrics.csv")
-        weights = "model.safetensors"
-        assert (run / weights).read_bytes() == (whole / weights).read_bytes()
+    assert figures(run / "metrics.csv") == figures(whole / "metrics.csv")
+    weights = "model.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
 @posix
@@ -443,29 +472,74 @@ def test_several_processes_say_once_what_is_wrong(folder: Path) -> None:
 
 @posix
 @pytest.mark.slow
-def test_torchrun_starts_it_as_well(folder: Path) -> None:
+def test_several_processes_are_interrupted_and_torchrun_goes_on_with_them(
+    folder: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    run = folder / "run"
+    given = (*RUN, "--nproc", "2", "-o", str(run))
+    process = start(folder, tmp_path / "hold", started, *given)
+    words = interrupted(process, run, signal.SIGINT)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "cnnspec", "train", *RUN, "-o", "run"),
+            *("--nproc-per-node", "2", "-m", "cnnspec", *words),
         ],
         cwd=folder,
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 12 epochs") == 1
     assert "2 processes, each CPU, 1 thread" in done.stdout
-    assert len(figures(folder / "run" / "metrics.csv")) == 13
+    assert "\n  resumed  " in done.stdout
+    assert len(figures(run / "metrics.csv")) == 13
 
 
-@posix
-@pytest.mark.slow
-def test_a_resume_is_proved(folder: Path) -> None:
-    code, out, err = cnnspec("train", *RUN, "--epochs", "4", "--verify-resume", cwd=folder)
-    assert code == 0, err
-    assert out
-    assert sorted(path.name for path in folder.iterdir()) == ["quick.yaml", "taken", "tiny.yaml"]
+def test_a_run_goes_on_with_as_many_processes(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "runs" / "tiny-1", run)
+    (run / "model.safetensors").unlink()
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({**facts, "world": 3}), encoding="utf-8")
+    launched: list[tuple[list[str], int, int]] = []
+
+    def launch(words: list[str], *, processes: int, threads: int) -> Launched:
+        launched.append((words, processes, threads))
+        return Launched(7, None)
+
+    monkeypatch.setattr("cnnspec.cli.train.launch", launch)
+    assert called("train", "-o", str(run), "--resume").code == 7
+    ((words, processes, threads),) = launched
+    assert words[:3] == ["train", f"--output={run}", "--resume"]
+    assert (processes, threads) == (3, 1)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_proof_of_resuming_is_of_the_same_training(
+    equal: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it proves is in `tests/training/test_crash.py`."""
+    proved: list[Sequence[str]] = []
+
+    def prove(words: Sequence[str], *, said: Callable[[str], None]) -> Verdict:
+        proved.append(words)
+        said("a line of progress")
+        return Verdict((Kill(1.0, 2, 3),), Compared(4, 5, () if equal else ("fc.bias",)), True)
+
+    monkeypatch.setattr("cnnspec.training.runs.proving_resume.prove_resume", prove)
+    given = ("tiny.yaml", *SHORT, "--nproc", "2", "--epochs", "4", "--verify-resume")
+    code, out, err = called("train", *given, cwd=folder)
+    assert (code, err) == (0 if equal else 1, "a line of progress\n")
+    assert ("equal to the bit" in out) is equal
+    assert proved == [
+        [
+            *("--nproc=2", "--threads=1", "--recipe=quick.yaml", "--device=cpu", "--epochs=4"),
+            *("--no-tensorboard", "--format=table", "tiny.yaml"),
+        ]
+    ]
+    assert not (folder / "runs").exists()

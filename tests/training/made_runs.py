@@ -15,7 +15,7 @@ from cnnspec.report.flat import FlatNetwork
 from cnnspec.training.data.sources import open_dataset
 from cnnspec.training.evaluating.choosing import image_of
 from cnnspec.training.recipe.model import Data, Recipe
-from cnnspec.training.run_folder import RunFolder, claimed
+from cnnspec.training.runs.run_folder import RunFolder, claimed
 
 __all__ = ["SMALL", "digits_arrays", "made_run", "small", "taught"]
 

@@ -23,8 +23,10 @@ import torch
 
 from cnnspec.api import load
 from cnnspec.ir import Graph
+from cnnspec.training.distribution.place import Place, find_place, joined
 from cnnspec.training.engine import Interrupted, Outcome, train
-from cnnspec.training.places import Place, find_place, joined
+from cnnspec.training.evaluating.task import Task
+from cnnspec.training.evaluating.torch_counting import Counting
 from cnnspec.training.planning import Plan, plan
 from cnnspec.training.recipe.model import (
     Call,
@@ -168,7 +170,7 @@ def together(world: int, result: Path, *scenarios: str) -> dict[str, Any]:
         )
         for rank in range(world)
     ]
-    failures = [process.communicate(timeout=120)[1] for process in processes]
+    failures = [process.communicate(timeout=300)[1] for process in processes]
     assert not any(process.returncode for process in processes), "\n".join(failures)
     found: dict[str, Any] = torch.load(result, weights_only=True)
     return found
@@ -227,8 +229,29 @@ def _interrupted(place: Place) -> dict[str, Any]:
     return {}
 
 
+def _counted(place: Place) -> dict[str, Any]:
+    """What every process knows of samples of which each counted its share, the second none."""
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.randn(101, 12, generator=generator)
+    targets = torch.randint(12, (101,), generator=generator)
+    bounds = {1: (0, 101), 2: (0, 101, 101), 3: (0, 60, 60, 101)}[place.world]
+    share = slice(bounds[place.rank], bounds[place.rank + 1])
+    counting = Counting(Task("y", "classes", 12), place.device, confusion=True)
+    if share.stop > share.start:
+        counting.add(scores[share], targets[share])
+    found = counting.evaluation()
+    assert found.confusion is not None
+    mine = (found.samples, found.top1, found.top5, found.loss, found.confusion.tolist())
+    everyone: list[Any] = [mine]
+    if place.world > 1:
+        everyone = [None] * place.world
+        torch.distributed.all_gather_object(everyone, mine)
+    return {"everyone": everyone}
+
+
 _SCENARIOS = {
     "plain": _plain,
+    "counted": _counted,
     "parts": _parts,
     "resumed": _resumed,
     "interrupted": _interrupted,

@@ -15,7 +15,7 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.metadata import Preprocess
 from cnnspec.runtime.preparing import preparation
 from cnnspec.training.augmentation.augmenting import NAMES, Augmentation
-from cnnspec.training.augmentation.keyed import Keys
+from cnnspec.training.augmentation.philox import Keys
 from cnnspec.training.recipe.known import AUGMENTATIONS
 from cnnspec.training.recipe.model import Call
 

@@ -14,7 +14,7 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.metadata import Preprocess
 from cnnspec.runtime.preparing import Preparation, preparation
 from cnnspec.training.augmentation.cropping import Cropping, sizing
-from cnnspec.training.augmentation.keyed import Keys
+from cnnspec.training.augmentation.philox import Keys
 from cnnspec.training.augmentation.rectangles import rectangles, whole
 from cnnspec.training.recipe.model import Call
 

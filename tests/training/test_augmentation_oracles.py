@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cnnspec.training.augmentation import colouring
-from cnnspec.training.augmentation.choosing import KINDS, RandAugment
 from cnnspec.training.augmentation.colouring import Blur, Grayscale
-from cnnspec.training.augmentation.keyed import Keys
 from cnnspec.training.augmentation.moving import Flip, Window
+from cnnspec.training.augmentation.philox import Keys
 from cnnspec.training.augmentation.pixels import unit
+from cnnspec.training.augmentation.rand_augment import KINDS, RandAugment
 from cnnspec.training.augmentation.rectangles import whole
 from cnnspec.training.augmentation.warping import Affine, inverses, warped
 

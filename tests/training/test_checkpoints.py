@@ -26,12 +26,12 @@ from safetensors.torch import load_file, load_model
 from torch import nn
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training import checkpoints
-from cnnspec.training.checkpoints import (
+from cnnspec.training.runs import checkpoints
+from cnnspec.training.runs.checkpoints import (
     LAST,
     PREVIOUS,
     DamagedCheckpoint,
-    Keeper,
+    DiskCheckpointer,
     newest,
     read,
     snapshot,
@@ -53,6 +53,7 @@ class Places:
     """A folder for everything."""
 
     checkpoints: Path
+    identity: str = "this"
 
     @property
     def best(self) -> Path:
@@ -198,11 +199,11 @@ def test_a_damaged_one_never_takes_the_place_of_the_whole_one(tmp_path: Path) ->
     write(tmp_path / LAST, state(1))
     write(tmp_path / LAST, state(2))
     flip(tmp_path / LAST, 300, 0)
-    with Keeper(Places(tmp_path)) as keeper:
-        keeper.save(state(3))
-        keeper.settle()
+    with DiskCheckpointer(Places(tmp_path)) as checkpointer:
+        checkpointer.save(state(3))
+        checkpointer.settle()
         assert read(tmp_path / PREVIOUS)["step"] == 1
-        keeper.save(state(4))
+        checkpointer.save(state(4))
     assert (read(tmp_path / LAST)["step"], read(tmp_path / PREVIOUS)["step"]) == (4, 3)
 
 
@@ -342,8 +343,8 @@ def test_training_goes_on_while_a_state_is_written(
 
     monkeypatch.setattr(checkpoints, "_fill", slow)
     weight = torch.ones(4)
-    with Keeper(Places(tmp_path), saved.append) as keeper:
-        keeper.save({"weight": weight})
+    with DiskCheckpointer(Places(tmp_path), saved.append) as checkpointer:
+        checkpointer.save({"weight": weight})
         weight.mul_(5)
         assert saved == []
         assert newest(tmp_path) is None
@@ -357,12 +358,12 @@ def test_what_goes_wrong_in_the_thread_is_raised_later(tmp_path: Path) -> None:
     folder.mkdir()
 
     def training() -> None:
-        with Keeper(Places(folder)) as keeper:
-            keeper.save(state(1))
-            keeper.settle()
+        with DiskCheckpointer(Places(folder)) as checkpointer:
+            checkpointer.save(state(1))
+            checkpointer.settle()
             shutil.rmtree(folder)
             for step in range(2, 5):
-                keeper.save(state(step))
+                checkpointer.save(state(step))
             pytest.fail("the second of them has to be told of the first")
 
     with pytest.raises(EnvironmentFailure, match="cannot be written: no such file"):
@@ -371,8 +372,8 @@ def test_what_goes_wrong_in_the_thread_is_raised_later(tmp_path: Path) -> None:
 
 def test_what_stops_training_is_not_hidden_by_what_could_not_be_written(tmp_path: Path) -> None:
     def training() -> None:
-        with Keeper(Places(tmp_path / "none")) as keeper:
-            keeper.save(state(1))
+        with DiskCheckpointer(Places(tmp_path / "none")) as checkpointer:
+            checkpointer.save(state(1))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -390,11 +391,11 @@ def test_the_final_weights_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(checkpoints, "_fill", checked)
     weight = torch.ones(2)
     figures = EpochFigures(3, 9, 40, 0.5, None, {"top1": 0.75}, 0.1, 1.0, 1.0, 0)
-    with Keeper(Places(tmp_path)) as keeper:
-        keeper.save_best({"w": weight}, figures)
-        keeper.save({"w": weight})
+    with DiskCheckpointer(Places(tmp_path)) as checkpointer:
+        checkpointer.save_best({"w": weight}, figures)
+        checkpointer.save({"w": weight})
         weight.mul_(3)
-        keeper.save_final({"w": weight})
+        checkpointer.save_final({"w": weight})
         assert torch.equal(load_file(tmp_path / "model.safetensors")["w"], weight)
         assert newest(tmp_path) is not None
     with safe_open(tmp_path / "best.safetensors", framework="pt") as file:
@@ -430,14 +431,14 @@ WRITES = """
 import sys, torch
 from pathlib import Path
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.checkpoints import Keeper, newest, write
+from cnnspec.training.runs.checkpoints import DiskCheckpointer, newest, write
 from tests.training.test_checkpoints import Places
 folder = Path(sys.argv[1])
 {before}
 for size in (1000, 300_000, 3_000_000):
     try:
-        with Keeper(Places(folder)) as keeper:
-            keeper.save({{"step": 2, "weight": torch.ones(size)}})
+        with DiskCheckpointer(Places(folder)) as checkpointer:
+            checkpointer.save({{"step": 2, "weight": torch.ones(size)}})
         print("written")
     except EnvironmentFailure as failure:
         print(failure.message.replace(f"{{folder}}/", "F/"), "|", failure.help)
@@ -500,7 +501,7 @@ def test_a_folder_that_cannot_be_written() -> None:
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from cnnspec.training import checkpoints
+from cnnspec.training.runs import checkpoints
 folder, at = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from cnnspec.training import curve
-from cnnspec.training.curve import CurveFile, curve_svg
+from cnnspec.training.runs import curve
+from cnnspec.training.runs.curve import CurveFile, curve_svg
 from cnnspec.training.watching import EpochFigures
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,20 +8,26 @@ from typing import Any
 import pytest
 import torch
 
-from cnnspec.training.places import joined
-from tests.training.runs import _parts, _plain, _resumed, here, together
+from cnnspec.training.distribution.place import joined
+from tests.training.runs import _counted, _parts, _plain, _resumed, here, together
 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
     with joined(here()):
-        return {"plain": _plain(here()), "parts": _parts(here()), "resumed": _resumed(here())}
+        return {
+            "plain": _plain(here()),
+            "parts": _parts(here()),
+            "resumed": _resumed(here()),
+            "counted": _counted(here()),
+        }
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("processes")
-    return together(request.param, folder / "found.pt", "plain", "parts", "resumed", "interrupted")
+    scenarios = ("plain", "parts", "resumed", "counted", "interrupted")
+    return together(request.param, folder / "found.pt", *scenarios)
 
 
 def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -50,6 +56,16 @@ def test_every_sample_counts_once(alone: dict[str, Any], several: dict[str, Any]
     assert found["held_out"]["top1"] == one["held_out"]["top1"]
     assert found["held_out"]["loss"] == pytest.approx(one["held_out"]["loss"], abs=1e-5)
     assert found["top1"] == pytest.approx(one["top1"], abs=1e-3)
+
+
+def test_all_processes_know_what_all_counted(
+    alone: dict[str, Any], several: dict[str, Any]
+) -> None:
+    ((*counts, loss, confusion),) = alone["counted"]["everyone"]
+    assert len(several["counted"]["everyone"]) > 1
+    for *found, found_loss, found_confusion in several["counted"]["everyone"]:
+        assert (found, found_confusion) == (counts, confusion)
+        assert found_loss == pytest.approx(loss, rel=1e-12)
 
 
 def test_a_resume_is_exact(alone: dict[str, Any], several: dict[str, Any]) -> None:

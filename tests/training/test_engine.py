@@ -13,8 +13,9 @@ import torch
 
 from cnnspec.api import load
 from cnnspec.diagnostics import EnvironmentFailure
+from cnnspec.training.compiling import compiler_explained
+from cnnspec.training.distribution.place import joined
 from cnnspec.training.engine import Interrupted, train
-from cnnspec.training.places import joined
 from cnnspec.training.planning import plan
 from cnnspec.training.recipe.model import Call, Checkpointing, EarlyStop, Recipe, Schedule
 from cnnspec.training.state import FORMAT
@@ -280,6 +281,30 @@ def test_weights_that_are_no_numbers_are_not_kept() -> None:
     failure, kept = _fails(load("lenet5").graph, recipe)
     assert "is not finite behind step 1" in failure.message
     assert not kept.states
+
+
+def test_what_is_not_finite_on_held_out_samples_is_not_kept() -> None:
+    # The one step is finite, and so are the weights behind it.
+    recipe = replace(
+        PLAIN,
+        batch_size=1437,
+        optimizer=Call("SGD", {"lr": 1e38}),
+        checkpoint=Checkpointing(best="loss"),
+    )
+    failure, kept = _fails(small(), recipe)
+    assert failure.message == "the loss of held-out samples is not finite behind step 1"
+    assert not kept.states
+    assert not kept.best
+
+
+def test_a_compiler_that_fails_says_so() -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    said = "cannot compile the network: no compiler"
+    with pytest.raises(EnvironmentFailure, match=said), compiler_explained(wanted=True):
+        raise TorchDynamoException("no compiler")
+    with pytest.raises(ZeroDivisionError), compiler_explained(wanted=True):
+        raise ZeroDivisionError
 
 
 def test_too_little_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,10 @@
-"""What an evaluation counts: twins that agree, torch's losses, definitions, processes."""
+"""What an evaluation counts: twins that agree, torch's losses, definitions."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -15,11 +12,11 @@ from torch.nn import functional
 
 import cnnspec
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.evaluating.arrays import ArrayCounting
-from cnnspec.training.evaluating.counting import Counting
 from cnnspec.training.evaluating.figures import Evaluation
-from cnnspec.training.evaluating.networks import averaged_weights
+from cnnspec.training.evaluating.numpy_counting import NumpyCounting
 from cnnspec.training.evaluating.task import Task, task_of
+from cnnspec.training.evaluating.torch_counting import Counting
+from cnnspec.training.evaluating.torch_networks import averaged_weights
 from cnnspec.training.recipe.model import Call, OutputLoss
 
 CPU = torch.device("cpu")
@@ -33,7 +30,7 @@ def counted(task: Task, scores: torch.Tensor, targets: torch.Tensor, batch: int)
 
 
 def counted_in_numpy(task: Task, scores: torch.Tensor, targets: torch.Tensor) -> Evaluation:
-    counting = ArrayCounting(task, confusion=True)
+    counting = NumpyCounting(task, confusion=True)
     counting.add(scores.numpy(), targets.numpy())
     return counting.evaluation()
 
@@ -207,7 +204,7 @@ def test_an_image_is_compared_with_the_one_that_went_in() -> None:
     losses = {"": OutputLoss(loss=Call("MSELoss"), target="image")}
     task = task_of(network.graph, losses)
     images, output = torch.rand(5, 1, 4, 4), torch.rand(5, 1, 4, 4)
-    counting, twin = Counting(task, CPU), ArrayCounting(task)
+    counting, twin = Counting(task, CPU), NumpyCounting(task)
     for part in (slice(0, 2), slice(2, 5)):
         counting.add(output[part], torch.zeros(0), images[part])
         twin.add(output[part].numpy(), np.zeros(0, np.int64), images[part].numpy())
@@ -236,41 +233,6 @@ def test_an_output_that_is_neither_is_refused() -> None:
     text = "cnnspec: 1\nname: net\ninputs: {x: [4, 5]}\nlayers: [ReLU]\n"
     with pytest.raises(EnvironmentFailure, match="4x5: neither scores of classes nor a map"):
         task_of(cnnspec.load(text=text).graph)
-
-
-# -------------------------------------------------------------------------------------- processes
-
-
-def _count(rank: int, world: int, folder: str) -> None:
-    """A process of several: counts its share, of which one has none."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
-    )
-    scores, targets = sample(7, 101, 12)
-    counting = Counting(Task("y", "classes", 12), CPU, confusion=True)
-    bounds = (0, 60, 60, 101)
-    first, last = bounds[rank], bounds[rank + 1]
-    if last > first:
-        counting.add(scores[first:last], targets[first:last])
-    found = counting.evaluation()
-    assert found.confusion is not None
-    torch.save(
-        [found.samples, found.top1, found.top5, found.loss, found.confusion.tolist()],
-        f"{folder}/{rank}.pt",
-    )
-    torch.distributed.destroy_process_group()
-
-
-def test_processes_count_each_sample_once(tmp_path: Path) -> None:
-    processes.spawn(_count, (3, str(tmp_path)), nprocs=3)
-    scores, targets = sample(7, 101, 12)
-    alone = counted(Task("y", "classes", 12), scores, targets, 101)
-    assert alone.confusion is not None
-    for rank in range(3):
-        samples, top1, top5, loss, confusion = torch.load(tmp_path / f"{rank}.pt")
-        assert (samples, top1, top5) == (101, alone.top1, alone.top5)
-        assert loss == pytest.approx(alone.loss, rel=1e-12)
-        assert confusion == alone.confusion.tolist()
 
 
 # -------------------------------------------------------------------------------------- averaging

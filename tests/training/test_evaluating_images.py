@@ -18,10 +18,10 @@ from cnnspec.runtime.images import ImageFailure
 from cnnspec.runtime.preparing import Preparation, preparation
 from cnnspec.training.data.samples import Target
 from cnnspec.training.evaluating.choosing import chosen_samples, disagreement, kind_of
-from cnnspec.training.evaluating.networks import Network, networks_prepared
 from cnnspec.training.evaluating.reading import Reading, following
 from cnnspec.training.evaluating.request import Request
 from cnnspec.training.evaluating.task import Task
+from cnnspec.training.evaluating.torch_networks import Network, networks_prepared
 from cnnspec.training.evaluating.views import Views
 from cnnspec.training.recipe.model import Data
 from tests.training.made_runs import digits_arrays, made_run, small, taught

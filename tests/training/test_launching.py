@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.launching import Launched, launch
+from cnnspec.training.distribution.launching import Launched, launch
 from tests.cli.process import ROOT, environment
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
@@ -22,7 +22,12 @@ WORKER = """\
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.launching import end_with_launcher, rank_here, report_failure, world_here
+from cnnspec.training.distribution.launching import (
+    end_with_launcher,
+    rank_here,
+    report_failure,
+    world_here,
+)
 
 end_with_launcher()
 folder, rank = Path(sys.argv[1]), rank_here()
@@ -54,7 +59,7 @@ if "end" not in sys.argv:
 
 LAUNCHER = """\
 import sys
-from cnnspec.training.launching import launch
+from cnnspec.training.distribution.launching import launch
 ended = launch(sys.argv[1:], processes=2, threads=1, module="worker")
 sys.exit(ended.code)
 """

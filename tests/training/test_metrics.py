@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.metrics import (
+from cnnspec.training.runs.metrics import (
     COLUMNS,
     MetricsFiles,
     Several,
@@ -21,7 +21,7 @@ from cnnspec.training.metrics import (
     read_metrics,
     to_row,
 )
-from cnnspec.training.tensorboard import TensorBoardFiles
+from cnnspec.training.runs.tensorboard import TensorBoardFiles
 from cnnspec.training.watching import EpochFigures, Silent, Stepped
 
 FIGURES = EpochFigures(

@@ -10,10 +10,10 @@ import torch
 from cnnspec.api import load
 from cnnspec.backends.torch import to_torch
 from cnnspec.diagnostics import EnvironmentFailure
+from cnnspec.training.freezing import freeze
 from cnnspec.training.optimizing import Update, make_optimizer, parameter_groups
 from cnnspec.training.recipe.known import OPTIMIZERS
 from cnnspec.training.recipe.model import Call, Clip
-from cnnspec.training.transferring import freeze
 from tests.training.runs import PLAIN, small
 
 

@@ -17,8 +17,8 @@ from cnnspec.report.flat import FlatNetwork
 from cnnspec.training.recipe.model import Data, Recipe
 from cnnspec.training.recipe.overrides import with_overrides
 from cnnspec.training.recipe.read import read_recipe
-from cnnspec.training.resuming import RunChanged, refuse_changes, spec_differences
-from cnnspec.training.run_folder import RunFolder, claimed
+from cnnspec.training.runs.resuming import RunChanged, refuse_changes, spec_differences
+from cnnspec.training.runs.run_folder import RunFolder, claimed
 
 SPEC = """\
 cnnspec: 1

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training import run_folder
 from cnnspec.training.recipe.model import Recipe
 from cnnspec.training.recipe.read import read_recipe
-from cnnspec.training.run_folder import RunFolder, claimed, is_run
+from cnnspec.training.runs import run_folder
+from cnnspec.training.runs.run_folder import RunFolder, claimed, is_run
 
 ROOT = Path(__file__).parents[2]
 SPEC = "cnnspec: 1\nname: net\n"
@@ -110,7 +110,7 @@ def test_odd_facts(tmp_path: Path, recipe: Recipe) -> None:
 
 HOLDS = """
 import os, sys, time
-from cnnspec.training.run_folder import claimed
+from cnnspec.training.runs.run_folder import claimed
 with claimed(sys.argv[1]):
     child = os.fork() if "fork" in sys.argv else 1
     if child:
@@ -190,7 +190,7 @@ BEGINS = """
 import os, signal, sys
 from pathlib import Path
 from cnnspec.training.recipe.read import read_recipe
-from cnnspec.training.run_folder import RunFolder, claimed
+from cnnspec.training.runs.run_folder import RunFolder, claimed
 recipe = read_recipe("digits").recipe
 calls, limit, armed = 0, 0, False
 
@@ -244,7 +244,7 @@ DROPS = """
 import os, sys
 from pathlib import Path
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.run_folder import claimed
+from cnnspec.training.runs.run_folder import claimed
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 import cnnspec
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
+from cnnspec.training.checkpointer import NoCheckpointer
 from cnnspec.training.data.sources import open_dataset
+from cnnspec.training.distribution.place import find_place, joined
 from cnnspec.training.engine import Outcome, train
-from cnnspec.training.keeping import NoKeeper
+from cnnspec.training.freezing import freeze
 from cnnspec.training.patterns import levels, matches, refuse_unmatched
-from cnnspec.training.places import find_place, joined
 from cnnspec.training.planning import plan
 from cnnspec.training.recipe.model import Call, Data, Recipe
-from cnnspec.training.transferring import TransferReport, freeze, initialising, weights_in
+from cnnspec.training.transferring import TransferReport, initialising, weights_in
 from cnnspec.training.watching import Silent
 from tests.training.made_runs import SMALL, made_run, small, taught
 
@@ -280,7 +281,7 @@ def trained(graph: Graph, data: Path, recipe: Recipe, init: Init | None = None) 
     recipe = replace(recipe, data=Data(source="images", path=str(data), workers=0))
     place = find_place("cpu", threads=1)
     with joined(place):
-        return train(plan(graph, recipe, place=place, init=init), NoKeeper(), Silent())
+        return train(plan(graph, recipe, place=place, init=init), NoCheckpointer(), Silent())
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ size run before, in `cropping`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from cnnspec.diagnostics import EnvironmentFailure, did_you_mean, shape_text
 from cnnspec.metadata import Preprocess
-from cnnspec.training.augmentation.choosing import RandAugment
 from cnnspec.training.augmentation.colouring import Blur, Grayscale, Jitter, PCAColor
 from cnnspec.training.augmentation.cropping import sizing
 from cnnspec.training.augmentation.erasing import Erasing
-from cnnspec.training.augmentation.keyed import Integers, Keys
 from cnnspec.training.augmentation.mixing import Mixing
 from cnnspec.training.augmentation.moving import Flip, Window
+from cnnspec.training.augmentation.philox import Integers, Keys
 from cnnspec.training.augmentation.pixels import Change, unit
+from cnnspec.training.augmentation.rand_augment import RandAugment
 from cnnspec.training.augmentation.rectangles import sides
 from cnnspec.training.augmentation.warping import Affine
 from cnnspec.training.recipe.model import Call
@@ -59,6 +60,7 @@ class Augmentation:
         classes: int | None = None,
     ) -> None:
         self._preprocess = preprocess
+        self._constants: dict[torch.device, _Constants] = {}
         self._seed = seed
         self._before: list[tuple[int, Change]] = []
         self._behind: list[tuple[int, Change]] = []
@@ -88,6 +90,8 @@ class Augmentation:
         """
         if images.dtype != torch.uint8:
             raise TypeError("images to augment are uint8; others are prepared already")
+        if not self._before and not self._behind and self._mixing is None:
+            return self._normalised(images), targets
         numbers = np.asarray(samples, np.int64)
         masks = targets if targets.ndim == 3 else None
         for place, change in self._before:
@@ -104,19 +108,46 @@ class Augmentation:
         return self._mixing(images, targets, numbers, epoch)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        said, device = self._preprocess, images.device
-        if said.scale == _BYTE:
+        """Floats of the network; those that come in are written over."""
+        by = self._constants.get(images.device)
+        if by is None:
+            by = self._constants[images.device] = _Constants.of(self._preprocess, images.device)
+        fresh = images.dtype == torch.uint8
+        # Of grey images that a change has made three channels, all are in one place until here.
+        images = images if fresh else images.contiguous()
+        if by.scale is None:
             images = unit(images)
         else:
-            images = images.float() if images.dtype == torch.uint8 else images * 255
-            images = images * torch.full((), said.scale, device=device)
-        if said.colour == "bgr":
+            images = images.float() if fresh else images.mul_(255)
+            images = images.mul_(by.scale)
+        if self._preprocess.colour == "bgr":
             images = images.flip(1)
-        # Tensors on the device, as in `unit`.
-        for value, change in ((said.mean, torch.sub), (said.std, torch.div)):
-            if any(each != (change is torch.div) for each in value):
-                images = change(images, torch.tensor(value, device=device)[None, :, None, None])
-        return images
+        if by.mean is not None:
+            images = images.sub_(by.mean)
+        return images if by.std is None else images.div_(by.std)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Constants:
+    """What images are normalised by, on their device: brought there in every step, they would have
+    the host wait for it. None is for what changes nothing.
+    """
+
+    scale: Tensor | None
+    mean: Tensor | None
+    std: Tensor | None
+
+    @classmethod
+    def of(cls, said: Preprocess, device: torch.device) -> _Constants:
+        """Tensors for images of 1 or 3 channels; a scale of 1/255 is `unit`'s."""
+
+        def by_channel(values: Sequence[float], nothing: float) -> Tensor | None:
+            if all(each == nothing for each in values):
+                return None
+            return torch.tensor(values, device=device)[:, None, None]
+
+        scale = None if said.scale == _BYTE else torch.full((), said.scale, device=device)
+        return cls(scale, by_channel(said.mean, 0.0), by_channel(said.std, 1.0))
 
 
 def _size(value: Any) -> tuple[int, int]:

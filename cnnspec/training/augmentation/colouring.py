@@ -19,7 +19,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from cnnspec.diagnostics import EnvironmentFailure, shape_text
-from cnnspec.training.augmentation.keyed import Keys
+from cnnspec.training.augmentation.philox import Keys
 from cnnspec.training.augmentation.pixels import (
     Changed,
     factors,

@@ -16,14 +16,14 @@ from PIL import Image
 
 from cnnspec.diagnostics import EnvironmentFailure, shape_text
 from cnnspec.runtime.preparing import LARGEST_PIXELS, Preparation, start
-from cnnspec.training.augmentation.keyed import Keys
+from cnnspec.training.augmentation.philox import Keys
 from cnnspec.training.augmentation.rectangles import ATTEMPTS, rectangles, sides, whole
+from cnnspec.training.data.samples import IGNORED
 from cnnspec.training.recipe.model import Call
 
 __all__ = ["Cropping", "sizing"]
 
 _SIZED = ("RandomResizedCrop", "Resize", "CenterCrop")
-_IGNORED = 255
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -93,7 +93,7 @@ class Cropping:
         layers = [_Layer(image)]
         if mask is not None:
             # The other way round, as what lies outside an image is filled with zeros.
-            layers.append(_Layer(Image.fromarray(_IGNORED - mask), mask=True))
+            layers.append(_Layer(Image.fromarray(IGNORED - mask), mask=True))
         for place, call in self.calls:
             keys = Keys(self.seed, epoch, np.asarray([sample]), place)
             change = _CHANGES[call.name](call.arguments, image.size[::-1], keys)
@@ -106,7 +106,7 @@ class Cropping:
         if pixels.shape[2] != self.preparation.channels:
             pixels = np.repeat(pixels, self.preparation.channels, axis=2)
         made = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        return made, (_IGNORED - arrays[1].astype(np.int64) if mask is not None else None)
+        return made, (IGNORED - arrays[1].astype(np.int64) if mask is not None else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnspec.training.augmentation.keyed import Integers, Keys
+from cnnspec.training.augmentation.philox import Integers, Keys
 from cnnspec.training.augmentation.pixels import Changed, factors, on_some, placed
 from cnnspec.training.augmentation.rectangles import ATTEMPTS, rectangles, whole
 

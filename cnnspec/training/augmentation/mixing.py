@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnspec.training.augmentation.erasing import covered
-from cnnspec.training.augmentation.keyed import CUTTING, MIXING, Integers, Keys
+from cnnspec.training.augmentation.philox import CUTTING, MIXING, Integers, Keys
 from cnnspec.training.augmentation.pixels import factors
 from cnnspec.training.augmentation.rectangles import whole
 

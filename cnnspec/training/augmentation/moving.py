@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from cnnspec.diagnostics import EnvironmentFailure, shape_text
-from cnnspec.training.augmentation.keyed import Integers, Keys
-from cnnspec.training.augmentation.pixels import IGNORED, Changed, placed
+from cnnspec.training.augmentation.philox import Integers, Keys
+from cnnspec.training.augmentation.pixels import Changed, placed
 from cnnspec.training.augmentation.rectangles import whole
+from cnnspec.training.data.samples import IGNORED
 
 __all__ = ["Flip", "Outside", "Window"]
 

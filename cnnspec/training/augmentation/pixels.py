@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnspec.training.augmentation.keyed import Floats, Integers, Keys
+from cnnspec.training.augmentation.philox import Floats, Integers, Keys
 
 __all__ = [
-    "IGNORED",
     "Change",
     "Changed",
     "factors",
@@ -27,9 +26,6 @@ __all__ = [
     "tensor",
     "unit",
 ]
-
-IGNORED = 255
-"""The class of a mask's pixels that do not count, and of those that a change makes up."""
 
 Changed = tuple[Tensor, Tensor | None]
 

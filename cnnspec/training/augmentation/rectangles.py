@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnspec.training.augmentation.keyed import Floats, Integers
+from cnnspec.training.augmentation.philox import Floats, Integers
 
 __all__ = ["ATTEMPTS", "Padding", "between", "rectangles", "sides", "whole"]
 

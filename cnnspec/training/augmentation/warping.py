@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnspec.training.augmentation.keyed import Floats, Keys
-from cnnspec.training.augmentation.pixels import IGNORED, Changed, factors, unit
+from cnnspec.training.augmentation.philox import Floats, Keys
+from cnnspec.training.augmentation.pixels import Changed, factors, unit
 from cnnspec.training.augmentation.rectangles import between
+from cnnspec.training.data.samples import IGNORED
 
 __all__ = ["Affine", "Interpolation", "inverses", "warped"]
 

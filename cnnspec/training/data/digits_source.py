@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from cnnspec.training.data.memory import ArraySamples, array_fingerprint
+from cnnspec.training.data.in_memory import ArraySamples, array_fingerprint
 from cnnspec.training.data.samples import Dataset
 
 __all__ = ["HELD_OUT", "open_digits"]

@@ -108,7 +108,7 @@ def open_images(data: Data, classes: int | None) -> Dataset:
     """
     if data.path is None:
         raise EnvironmentFailure(
-            "nobody says where the images are", help="`--data images:FOLDER`, or `data.path`"
+            "the folder of images is not named", help="`--data images:FOLDER`, or `data.path`"
         )
     root = Path(data.path)
     _folder(root)
@@ -125,14 +125,14 @@ def open_images(data: Data, classes: int | None) -> Dataset:
     if rest is None:
         chosen = parted(samples, samples.names.raw, data.hold_out)
         seen.update(repr(data.hold_out).encode())
-    kind = "each with its mask" if data.masks else f"classes: {len(found.classes)}"
+    kind = ", each with its mask" if data.masks else ""
     return Dataset(
         name=root.resolve().name,
         train=chosen[0],
         held_out=chosen[1],
         classes=tuple(found.classes),
         fingerprint=seen.hexdigest(),
-        description=f"images of `{data.path}`, {kind}",
+        description=f"images of `{data.path}`{kind}",
     )
 
 

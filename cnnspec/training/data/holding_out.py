@@ -11,7 +11,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnspec.training.data.memory import Chosen
+from cnnspec.training.data.in_memory import Subset
 from cnnspec.training.data.samples import Samples
 
 __all__ = ["held_out_share", "parted"]
@@ -46,4 +46,4 @@ def parted(
     held = held_out_share(len(whole), key, whole.targets(), share)
     if not held.any():
         return whole, None
-    return Chosen(whole, np.flatnonzero(~held)), Chosen(whole, np.flatnonzero(held))
+    return Subset(whole, np.flatnonzero(~held)), Subset(whole, np.flatnonzero(held))

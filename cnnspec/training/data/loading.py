@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from cnnspec.diagnostics import EnvironmentFailure, quantity
 from cnnspec.runtime.preparing import Preparation
 from cnnspec.runtime.threads import usable_threads
-from cnnspec.training.data.memory import is_at_hand
+from cnnspec.training.data.in_memory import is_at_hand
 from cnnspec.training.data.order import Order
 from cnnspec.training.data.reading import Crop, Failed, Key, Part, Reader
 from cnnspec.training.data.samples import Batch, Samples

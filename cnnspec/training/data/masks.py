@@ -14,18 +14,16 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.metadata import Preprocess
 from cnnspec.runtime.images import ImageFailure, ImageSource
 from cnnspec.runtime.preparing import LARGEST_PIXELS, Preparation
+from cnnspec.training.data.samples import IGNORED
 
-__all__ = ["NOTHING", "prepared_mask", "read_mask", "refuse_other_size"]
-
-NOTHING = 255
-"""The class of pixels that do not count."""
+__all__ = ["prepared_mask", "read_mask", "refuse_other_size"]
 
 
 def read_mask(source: ImageSource, classes: int | None) -> NDArray[np.uint8]:
     """A map of classes, HxW: the numbers of a palette (as of Pascal VOC), of greys, or of bits.
 
     Raises `ImageFailure` for what holds colours, and for classes of `classes` and more that are not
-    `NOTHING`.
+    `IGNORED`.
     """
     content = source.read()
     try:
@@ -42,8 +40,8 @@ def read_mask(source: ImageSource, classes: int | None) -> NDArray[np.uint8]:
     if image.mode not in ("P", "L", "1", "I;16", "I"):
         raise ImageFailure(source.name, "its pixels are colours, where a mask has classes")
     pixels = np.asarray(image)
-    largest = int(pixels.max(initial=0, where=pixels != NOTHING))
-    if largest > NOTHING or (classes is not None and largest >= classes):
+    largest = int(pixels.max(initial=0, where=pixels != IGNORED))
+    if largest > IGNORED or (classes is not None and largest >= classes):
         of = "" if classes is None else f" of {classes}"
         raise ImageFailure(source.name, f"it holds class {largest}{of}")
     return pixels.astype(np.uint8)
@@ -60,7 +58,7 @@ def refuse_other_size(mask: NDArray[np.uint8], size: tuple[int, int]) -> None:
 def prepared_mask(mask: NDArray[np.uint8], preparation: Preparation) -> NDArray[np.int64]:
     """A mask as `preparation` moves its image; classes do not mix.
 
-    What lies beside the image is `NOTHING`.
+    What lies beside the image is `IGNORED`.
     """
     said = preparation.preprocess
     moves = replace(
@@ -72,6 +70,6 @@ def prepared_mask(mask: NDArray[np.uint8], preparation: Preparation) -> NDArray[
         dtype="uint8",
         channels_last=False,
     )
-    # Cropping fills with zeros, so NOTHING has to be zero on the way.
-    turned = moves(Image.fromarray(NOTHING - mask))
-    return np.asarray(NOTHING - turned[0].astype(np.int64))
+    # Cropping fills with zeros, so IGNORED has to be zero on the way.
+    turned = moves(Image.fromarray(IGNORED - mask))
+    return np.asarray(IGNORED - turned[0].astype(np.int64))

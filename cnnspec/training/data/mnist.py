@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.data.memory import ArraySamples, array_fingerprint
+from cnnspec.training.data.in_memory import ArraySamples, array_fingerprint
 from cnnspec.training.data.packed import damaged, folder_of, read_file
 from cnnspec.training.data.samples import Dataset
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from cnnspec.diagnostics import EnvironmentFailure
 
-__all__ = ["damaged", "folder_of", "read_bounded", "read_file", "read_tar"]
+__all__ = ["damaged", "folder_of", "read_file", "read_tar"]
 
 _BROKEN = (EOFError, OSError, tarfile.TarError, zlib.error)
 
@@ -20,7 +20,7 @@ def folder_of(path: str | None, what: str, source: str) -> Path:
     """The place that `data.path` says. Raises `EnvironmentFailure` where nothing is."""
     if path is None:
         raise EnvironmentFailure(
-            f"nobody says where the files of {what} are",
+            f"the folder with the files of {what} is not named",
             help=f"`--data {source}:FOLDER`, or `data.path`",
         )
     found = Path(path)
@@ -41,7 +41,7 @@ def read_file(path: Path, most: int) -> bytes:
     """
     try:
         with _opened(path) as file:
-            return read_bounded(file, path, most)
+            return _read_bounded(file, path, most)
     except _BROKEN as failure:
         raise _explained(path, failure) from None
 
@@ -53,7 +53,7 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     return path.open("rb")
 
 
-def read_bounded(file: IO[bytes] | gzip.GzipFile, path: Path | str, most: int) -> bytes:
+def _read_bounded(file: IO[bytes] | gzip.GzipFile, path: Path | str, most: int) -> bytes:
     """What is left in `file`. Raises `EnvironmentFailure` where that is more than `most` bytes."""
     found = file.read(most + 1)
     if len(found) > most:
@@ -75,7 +75,7 @@ def read_tar(path: Path, wanted: Iterable[str], most: int) -> Mapping[str, bytes
                 if name in names and name not in found and member.isfile():
                     content = archive.extractfile(member)
                     if content is not None:
-                        found[name] = read_bounded(content, f"{path}/{member.name}", most)
+                        found[name] = _read_bounded(content, f"{path}/{member.name}", most)
     except _BROKEN as failure:
         raise _explained(path, failure) from None
     return found

@@ -69,7 +69,7 @@ def open_random(data: Data, shape: tuple[int, ...], seed: int, classes: int | No
     many = classes if data.classes is None else data.classes
     if many is None:
         raise EnvironmentFailure(
-            "nobody says how many classes random images have", help="set `data.classes`"
+            "the number of classes of random images is not given", help="set `data.classes`"
         )
     count = _MANY if data.samples is None else data.samples
     rest = int(count * data.hold_out + 0.5)

@@ -133,7 +133,9 @@ class Reader:
                 return self.one(epoch, (number + step) % count)
             except ImageFailure as failure:
                 if self.corrupt == "fail":
-                    raise
+                    raise EnvironmentFailure(
+                        failure.message, help="`--with data.corrupt=skip` leaves such images out"
+                    ) from None
                 remarks.append(Remark(failure.name, failure.reason))
                 if self.evaluate:
                     return None

@@ -15,10 +15,13 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Dataset", "Samples", "Target"]
+__all__ = ["IGNORED", "Batch", "Dataset", "Samples", "Target"]
+
+IGNORED = 255
+"""In a map of classes, the position that does not count (Pascal VOC's border)."""
 
 Target = int | NDArray[Any]
-"""A class by its number; of segmentation a map of classes, HxW of uint8, 255 where none counts."""
+"""A class by its number; of segmentation a map of classes, HxW of uint8, or `IGNORED`."""
 
 
 class Samples(Protocol):

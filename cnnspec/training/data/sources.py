@@ -46,7 +46,7 @@ def _cifar(asked: _Asked) -> Dataset:
 
 
 def _hub(asked: _Asked) -> Dataset:
-    from cnnspec.training.data.hub import open_hub
+    from cnnspec.training.data.huggingface import open_hub
 
     return open_hub(asked.data, asked.classes)
 

@@ -20,7 +20,7 @@ from cnnspec.training.data.samples import Dataset, Samples, Target
 from cnnspec.training.data.sources import open_dataset
 from cnnspec.training.evaluating.task import Task
 from cnnspec.training.recipe.model import Data
-from cnnspec.training.run_folder import RunFolder, is_run
+from cnnspec.training.runs.run_folder import RunFolder, is_run
 
 __all__ = [
     "Chosen",
@@ -29,6 +29,7 @@ __all__ = [
     "disagreement",
     "image_of",
     "kind_of",
+    "labels_for",
     "run_of",
 ]
 
@@ -188,6 +189,18 @@ def disagreement(labels: Sequence[str] | None, names: Sequence[str], model: str)
     order = "the same classes in another order" if same else "other names of classes"
     more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
     return f"`{model}` has {order}: {index} is `{own}` there and `{theirs}` in the data{more}"
+
+
+def labels_for(labels: Sequence[str] | None, names: Sequence[str], count: int) -> list[str] | None:
+    """What `count` classes of a network are called once it is trained on data with these names.
+
+    Its own labels stay where the data does not say otherwise (see `disagreement`).
+    """
+    if len(names) != count or _numbers(names):
+        return None if labels is None else list(labels)
+    if labels is not None and len(labels) == count and disagreement(labels, names, "") is None:
+        return list(labels)
+    return list(names)
 
 
 def _numbers(names: Sequence[str]) -> bool:

@@ -16,8 +16,8 @@ from cnnspec.runtime.predicting import profiles, read_as
 from cnnspec.runtime.preparing import Array
 from cnnspec.runtime.providers import Settings, Wanted
 from cnnspec.runtime.session import Session
-from cnnspec.training.evaluating.arrays import ArrayCounting, log_probabilities
 from cnnspec.training.evaluating.figures import Evaluation
+from cnnspec.training.evaluating.numpy_counting import NumpyCounting, log_probabilities
 from cnnspec.training.evaluating.running import averaged_task
 from cnnspec.training.evaluating.task import Task, task_of_file
 
@@ -88,7 +88,7 @@ class OnnxEngine:
         ]
         task = subjects[0].task
         self._averaging = averaging
-        self._counting = ArrayCounting(
+        self._counting = NumpyCounting(
             averaged_task(task) if averaging else task, confusion=confusion
         )
 

@@ -16,7 +16,7 @@ from cnnspec.training.evaluating.running import Engine, evaluate
 from cnnspec.training.evaluating.task import Task
 from cnnspec.training.evaluating.views import Views
 from cnnspec.training.recipe.model import Data
-from cnnspec.training.run_folder import RunFolder
+from cnnspec.training.runs.run_folder import RunFolder
 
 __all__ = ["ASSUMED", "MOST_CONFUSED", "USUAL_BATCH", "Prepared", "Request", "agreed", "used"]
 

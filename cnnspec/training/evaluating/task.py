@@ -5,7 +5,7 @@ A graph, a recipe's losses or an ONNX file tell it. Tensors and numbers may not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -17,12 +17,9 @@ from cnnspec.training.recipe.model import Call, OutputLoss
 if TYPE_CHECKING:
     from cnnspec.runtime.predicting import Reading
 
-__all__ = ["CROSS_ENTROPY", "IGNORED", "LEAST_LOG", "MEASURED", "Task", "task_of", "task_of_file"]
+__all__ = ["CROSS_ENTROPY", "LEAST_LOG", "MEASURED", "Task", "middle_of", "task_of", "task_of_file"]
 
 CROSS_ENTROPY = "CrossEntropyLoss"
-
-IGNORED = 255
-"""In a map of classes, the position that does not count."""
 
 LEAST_LOG = -100.0
 """The logarithm of a probability of 0, as torch's BCELoss has it."""
@@ -125,3 +122,19 @@ def task_of_file(reading: Reading, path: str) -> Task:
         )
     kind: Kind = "map" if reading.kind == "map" else "classes"
     return Task(reading.output.name, kind, classes, probabilities=not reading.softmax)
+
+
+def middle_of(targets: Sequence[int], scores: Sequence[int]) -> tuple[slice, slice, slice]:
+    """The part of targets (NxHxW) that scores (NxKxHxW) are about.
+
+    It is the middle where a network gives less than the whole (U-Net). Raises `EnvironmentFailure`
+    where it gives more.
+    """
+    whole, given = tuple(targets[1:]), tuple(scores[2:])
+    above, beside = ((size - part) // 2 for size, part in zip(whole, given, strict=True))
+    if min(above, beside) < 0:
+        raise EnvironmentFailure(
+            f"the network gives maps of {shape_text(given)}, and the targets are "
+            f"{shape_text(whole)}"
+        )
+    return slice(None), slice(above, above + given[0]), slice(beside, beside + given[1])

@@ -15,10 +15,10 @@ from cnnspec.backends.torch.module import named_outputs
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
 from cnnspec.runtime.preparing import Array
-from cnnspec.training.evaluating.counting import Counting, log_probabilities
 from cnnspec.training.evaluating.figures import Evaluation
 from cnnspec.training.evaluating.running import averaged_task
 from cnnspec.training.evaluating.task import Task
+from cnnspec.training.evaluating.torch_counting import Counting, log_probabilities
 
 __all__ = ["TorchEngine"]
 

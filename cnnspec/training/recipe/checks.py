@@ -92,7 +92,7 @@ class _Checks:
         if schedule.warmup is not None and schedule.warmup.epochs >= self.recipe.epochs:
             self._never(
                 "schedule.warmup",
-                f"the warm-up takes {schedule.warmup.epochs:g} epochs, and the training "
+                f"the warm-up takes {_epochs(schedule.warmup.epochs)}, and the training "
                 f"{self.recipe.epochs}",
             )
         call = schedule.scheduler
@@ -225,3 +225,7 @@ class _Checks:
             )
         if data.source in ("digits", "random") and data.path is not None:
             self._conflict("data.path", f"`{data.source}` has no `path`: it needs no files")
+
+
+def _epochs(number: float) -> str:
+    return "1 epoch" if number == 1 else f"{number:g} epochs"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from cnnspec.frontend import tree
-from cnnspec.source import Source
+from cnnspec.report.spec_text import word
 from cnnspec.training.recipe.keys import KEYS
 from cnnspec.training.recipe.model import Call, OutputLoss, Recipe, Schedule
 
 __all__ = ["to_yaml", "value_text"]
-
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.*/-]*")
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -58,7 +53,7 @@ def _losses(losses: Mapping[str, OutputLoss]) -> Iterator[str]:
     for output, loss in losses.items():
         indent = "  " if one else "    "
         if not one:
-            yield f"  {_text(output)}:"
+            yield f"  {word(output)}:"
         yield f"{indent}{loss.loss.name}: {_arguments(loss.loss)}"
         yield f"{indent}weight: {value_text(loss.weight)}"
         yield f"{indent}target: {loss.target}"
@@ -86,32 +81,12 @@ def value_text(value: Any) -> str:
         case int() | float():
             return repr(value)
         case str():
-            return _text(value)
+            return word(value)
         case tuple() | list():
             return f"[{', '.join(map(value_text, value))}]"
         case Mapping():
-            return f"{{{', '.join(f'{_text(k)}: {value_text(v)}' for k, v in value.items())}}}"
+            return f"{{{', '.join(f'{word(k)}: {value_text(v)}' for k, v in value.items())}}}"
         case Call():
             return f"{value.name} {_arguments(value)}" if value.arguments else value.name
         case _:
             return _made(value)
-
-
-def _text(text: str) -> str:
-    """Text as a plain scalar where that is certainly text, else in double quotes."""
-    if _PLAIN.fullmatch(text):
-        source = Source("", text)
-        if tree.literal(tree.Scalar(text, source.span(0, len(text)))) == text:
-            return text
-    return f'"{"".join(map(_character, text))}"'
-
-
-def _character(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

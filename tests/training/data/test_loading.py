@@ -17,8 +17,8 @@ import torch
 
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.training.data import loading
+from cnnspec.training.data.in_memory import ArraySamples
 from cnnspec.training.data.loading import Loader
-from cnnspec.training.data.memory import ArraySamples
 from cnnspec.training.data.samples import Batch
 from cnnspec.training.data.sources import open_dataset
 from cnnspec.training.recipe.model import Data

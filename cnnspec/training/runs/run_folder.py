@@ -23,7 +23,7 @@ from cnnspec.training.recipe.model import Recipe
 from cnnspec.training.recipe.read import parse_recipe
 from cnnspec.training.recipe.write import to_yaml
 
-__all__ = ["RunFolder", "claimed", "is_run"]
+__all__ = ["RunFolder", "abandon", "claimed", "is_run"]
 
 _SPEC: Final = "spec.yaml"
 _RECIPE: Final = "recipe.yaml"
@@ -127,8 +127,17 @@ class RunFolder:
         return self.path / _SPEC
 
     @property
+    def identity(self) -> str:
+        """A digest of what decides the weights: network, recipe, samples, what they began with.
+
+        It stays when the folder moves.
+        """
+        decides = {key: self.facts.get(key) for key in ("files", "fingerprint", "initial")}
+        return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @property
     def checkpoints(self) -> Path:
-        """The folder of states; `cnnspec.training.checkpoints` fills it."""
+        """The folder of states; `cnnspec.training.runs.checkpoints` fills it."""
         return self.path / _CHECKPOINTS
 
     @property
@@ -157,9 +166,30 @@ class RunFolder:
         return self.path / "curve.svg"
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the data, where it has any."""
+        found = self.facts.get("classes")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
     def finished(self) -> bool:
         """Whether training came to its end."""
         return self.weights.is_file()
+
+
+def abandon(folder: RunFolder) -> None:
+    """Take back what `create` made of a run that came to no figures and no state.
+
+    Its folder, which is still `claimed`, may then be used again, and goes if it was made for it.
+    """
+    figures = (folder.metrics_csv, folder.metrics_jsonl)
+    made = (folder.path / _FACTS, folder.spec_file, folder.path / _RECIPE)
+    with suppress(OSError):
+        if any(folder.checkpoints.iterdir()) or folder.metrics_jsonl.stat().st_size:
+            return
+        for path in (*figures, *made):
+            path.unlink()
+        folder.checkpoints.rmdir()
 
 
 def is_run(path: Path) -> bool:

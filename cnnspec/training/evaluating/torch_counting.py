@@ -1,7 +1,7 @@
 """Counting on the device where a network runs, in torch: no batch waits for the host.
 
 Counts are exact whatever the batches and however many processes share them. What is counted is that
-of `arrays`, its twin without torch.
+of `numpy_counting`, its twin without torch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnspec.diagnostics import EnvironmentFailure, shape_text
+from cnnspec.training.data.samples import IGNORED
 from cnnspec.training.evaluating.figures import Evaluation, Tally, evaluation_of
-from cnnspec.training.evaluating.task import CROSS_ENTROPY, IGNORED, LEAST_LOG, Task
+from cnnspec.training.evaluating.task import CROSS_ENTROPY, LEAST_LOG, Task, middle_of
 from cnnspec.training.recipe.model import Call
 
 __all__ = ["Counting", "log_probabilities"]
@@ -70,7 +70,7 @@ class Counting:
         """Scores by position (PxK), true classes (P), and which positions count."""
         if self._task.kind == "classes":
             return scores, targets, torch.ones_like(targets, dtype=torch.bool)
-        targets = _middle(targets, scores.shape[2:])
+        targets = targets[middle_of(targets.shape, scores.shape)]
         counted = (targets != IGNORED).flatten()
         true = targets.flatten().masked_fill(~counted, 0)
         return scores.movedim(1, -1).reshape(-1, self._task.classes), true, counted
@@ -149,15 +149,3 @@ def _losses(loss: Call, scores: Tensor, true: Tensor, *, probabilities: bool) ->
         else functional.binary_cross_entropy_with_logits
     )
     return measure(scores, wanted, reduction="none").mean(1)
-
-
-def _middle(targets: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of maps (NxHxW), where the network gives less than the whole (U-Net)."""
-    height, width = targets.shape[1:]
-    if height < size[0] or width < size[1]:
-        raise EnvironmentFailure(
-            f"the network gives maps of {shape_text(size)}, and the targets are "
-            f"{shape_text((height, width))}"
-        )
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    return targets[:, top : top + size[0], left : left + size[1]]

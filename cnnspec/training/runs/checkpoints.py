@@ -38,8 +38,8 @@ __all__ = [
     "LAST",
     "PREVIOUS",
     "DamagedCheckpoint",
+    "DiskCheckpointer",
     "Found",
-    "Keeper",
     "Places",
     "State",
     "newest",
@@ -55,6 +55,9 @@ PREVIOUS: Final = "previous.pt"
 
 State = dict[str, Any]
 """Tensors and plain values, in dictionaries, lists and tuples."""
+
+_RUN: Final = "run"
+"""The key of a state that says which run it is of."""
 
 _MARK: Final = b"cnnspec checkpoint 1, sha256 "
 _DIGEST: Final = 64
@@ -249,7 +252,11 @@ def sweep(folder: Path) -> None:
 
 
 class Places(Protocol):
-    """Where a run keeps what it makes; `cnnspec.training.run_folder` has them."""
+    """Where a run keeps what it makes; `cnnspec.training.runs.run_folder` has them."""
+
+    @property
+    def identity(self) -> str:
+        """What tells states of this run from those of others."""
 
     @property
     def checkpoints(self) -> Path:
@@ -264,7 +271,7 @@ class Places(Protocol):
         """The file of the final weights."""
 
 
-class Keeper:
+class DiskCheckpointer:
     """Keeps states and weights of a run while training goes on.
 
     `save` copies the state and comes back; a thread writes the copy. Two copies wait at most: who
@@ -301,7 +308,7 @@ class Keeper:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep what `state` is now, to go on from. Raises `EnvironmentFailure` for earlier ones."""
-        self._submit(self._write_state, snapshot(state))
+        self._submit(self._write_state, snapshot({**state, _RUN: self._places.identity}))
 
     def save_best(self, tensors: Mapping[str, Tensor], figures: EpochFigures) -> None:
         """Keep the best weights so far, and in the file's metadata the figures that they have."""
@@ -348,11 +355,11 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def newest(folder: Path) -> Found | None:
+def newest(folder: Path, run: str | None = None) -> Found | None:
     """The last state of a folder, or the one before it where the last one is damaged.
 
     None where no state was ever stored. Raises `EnvironmentFailure` where none of those that were
-    is whole, and where one cannot be read.
+    is whole, where one cannot be read, and for that of another run than `run`, where that is given.
     """
     damaged: list[str] = []
     for name in (LAST, PREVIOUS):
@@ -364,6 +371,11 @@ def newest(folder: Path) -> Found | None:
         except DamagedCheckpoint as failure:
             damaged.append(failure.message)
             continue
+        if run is not None and state.get(_RUN) != run:
+            raise EnvironmentFailure(
+                f"`{path}` is a checkpoint of another run",
+                help="put back the file that belongs here, or begin anew with -o",
+            )
         notes = tuple(damaged)
         if name == PREVIOUS:
             reason = "" if damaged else f"there is no `{folder / LAST}`: "

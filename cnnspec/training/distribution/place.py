@@ -17,6 +17,7 @@ from torch import distributed
 
 from cnnspec.diagnostics import EnvironmentFailure, quantity
 from cnnspec.runtime.threads import usable_threads
+from cnnspec.training.distribution.launching import OthersGone
 
 __all__ = ["Place", "find_place", "joined"]
 
@@ -81,7 +82,7 @@ def find_place(
         )
     if found and local_rank >= found:
         raise EnvironmentFailure(
-            f"{quantity(local_world, 'process')[:-1]}es share {quantity(found, 'GPU')}",
+            f"{quantity(local_world, 'process')} share {quantity(found, 'GPU')}",
             help=f"start at most {found} on this machine, or train with `--device cpu`",
         )
     if found:
@@ -113,7 +114,8 @@ def joined(place: Place) -> Iterator[None]:
     """This process at its place: its device chosen, its threads set, the others found.
 
     Behind the block the threads are as they were and the processes go their own ways. Raises
-    `EnvironmentFailure` where the processes do not find each other.
+    `EnvironmentFailure` where the processes do not find each other, and `OthersGone` where one of
+    them ends before its time.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(place.threads)
@@ -138,7 +140,19 @@ def joined(place: Place) -> Iterator[None]:
             ) from None
         try:
             yield
+        except RuntimeError as failure:
+            if not _of_others(failure):
+                raise
+            raise OthersGone(
+                f"process {place.rank} of {place.world} lost the others: one of them ended",
+                help="--resume goes on from the last checkpoint",
+            ) from None
         finally:
             distributed.destroy_process_group()
     finally:
         torch.set_num_threads(before)
+
+
+def _of_others(failure: RuntimeError) -> bool:
+    """Whether a failure is that of a connection to another process; gloo has no type for it."""
+    return isinstance(failure, distributed.DistError) or "gloo/transport" in str(failure)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.training.recipe.differing import differences
 from cnnspec.training.recipe.model import Recipe
-from cnnspec.training.run_folder import RunFolder
+from cnnspec.training.runs.run_folder import RunFolder
 
 __all__ = ["RunChanged", "refuse_changes", "spec_differences"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.runtime.images import ImageFailure
-from cnnspec.training.data.hub import open_hub
+from cnnspec.training.data.huggingface import open_hub
 from cnnspec.training.recipe.model import Data
 from tests.training.data.pictures import class_folders, picture
 

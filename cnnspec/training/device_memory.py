@@ -1,6 +1,6 @@
 """Memory of the device while training: how much is used, and what to say when there is too little.
 
-What a step is expected to take is `memory`.
+What a step is expected to take is `memory_estimate`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 from cnnspec.diagnostics import EnvironmentFailure
-from cnnspec.training.memory import largest_batch
+from cnnspec.training.memory_estimate import largest_batch
 from cnnspec.training.planning import Plan
 
 __all__ = ["explained", "memory_used"]

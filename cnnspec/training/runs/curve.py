@@ -75,16 +75,19 @@ def curve_svg(name: str, history: Sequence[EpochFigures]) -> bytes:
             if best is not None:
                 axes.plot(epochs[best], held_out[best], "o", color=_HELD_OUT, ms=5, zorder=3)
                 axes.annotate(
-                    f"{held_out[best]:.2%}" if title == "accuracy" else f"{held_out[best]:.4g}",
+                    f"{held_out[best]:.2%}" if title == "accuracy" else _loss(held_out[best]),
                     (epochs[best], held_out[best]),
                     xytext=(0, -14 if title == "accuracy" else 8),
                     textcoords="offset points",
-                    ha="right" if best > len(epochs) / 2 else "left",
+                    ha="right" if best >= len(epochs) / 2 else "left",
                     color=_HELD_OUT,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
                 )
             axes.set_xlabel("epoch")
             axes.set_title(title, fontsize=10)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            if len(epochs) == 1:
+                axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
             if title == "accuracy":
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.legend(frameon=False)
@@ -93,6 +96,10 @@ def curve_svg(name: str, history: Sequence[EpochFigures]) -> bytes:
             picture, format="svg", metadata={"Date": None, "Creator": "cnnspec", "Title": name}
         )
     return picture.getvalue()
+
+
+def _loss(number: float) -> str:
+    return f"{number:.4f}" if abs(number) < 1000 else f"{number:.4g}"
 
 
 def _best(values: Sequence[float], *, largest: bool) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnspec.training.augmentation.keyed import CUTTING, MIXING, Keys, philox, uniform
+from cnnspec.training.augmentation.philox import CUTTING, MIXING, Keys, philox, uniform
 from cnnspec.training.augmentation.rectangles import rectangles, whole
 
 ONES = 0xFFFFFFFF

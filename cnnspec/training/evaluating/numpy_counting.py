@@ -1,4 +1,4 @@
-"""Counting in numpy, for what runs without torch. What is counted is that of `counting`, its twin.
+"""Counting in numpy, for what runs without torch, as `torch_counting`, its twin, does in torch.
 
 Losses are torch's by the cross-entropy: a file does not say what it was trained with.
 """
@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnspec.diagnostics import EnvironmentFailure, shape_text
 from cnnspec.runtime.preparing import Array
+from cnnspec.training.data.samples import IGNORED
 from cnnspec.training.evaluating.figures import Evaluation, Tally, evaluation_of
-from cnnspec.training.evaluating.task import IGNORED, LEAST_LOG, Task
+from cnnspec.training.evaluating.task import LEAST_LOG, Task, middle_of
 
-__all__ = ["ArrayCounting", "log_probabilities"]
+__all__ = ["NumpyCounting", "log_probabilities"]
 
 _FEW = 5
 
@@ -31,7 +31,7 @@ def log_probabilities(scores: Array, *, probabilities: bool) -> NDArray[np.float
         return np.asarray(moved - np.log(np.exp(moved).sum(axis=1, keepdims=True)), np.float32)
 
 
-class ArrayCounting:
+class NumpyCounting:
     """Sums over samples. `evaluation` is the end."""
 
     def __init__(self, task: Task, *, confusion: bool = False) -> None:
@@ -88,7 +88,7 @@ class ArrayCounting:
         """Scores of the positions that count (PxK), and their true classes (P)."""
         if self._task.kind == "classes":
             return scores, targets
-        true = _middle(targets, scores.shape[2:]).reshape(-1)
+        true = targets[middle_of(targets.shape, scores.shape)].reshape(-1)
         counted = true != IGNORED
         return np.moveaxis(scores, 1, -1).reshape(-1, self._task.classes)[counted], true[counted]
 
@@ -107,15 +107,3 @@ def _places(scores: Array, true: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     above = (scores > own) | ((scores == own) & (order < true[:, None]))
     odd = np.asarray(np.isnan(scores).any(axis=1))
     return np.where(odd, scores.shape[1] + _FEW, above.sum(axis=1)), odd
-
-
-def _middle(targets: NDArray[np.int64], size: Sequence[int]) -> NDArray[np.int64]:
-    """The middle of maps (NxHxW), where the network gives less than the whole (U-Net)."""
-    height, width = targets.shape[1:]
-    if height < size[0] or width < size[1]:
-        raise EnvironmentFailure(
-            f"the network gives maps of {shape_text(size)}, and the targets are "
-            f"{shape_text((height, width))}"
-        )
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    return targets[:, top : top + size[0], left : left + size[1]]

@@ -1,8 +1,8 @@
 """Several processes of one run on this machine: started together, told to end once, gone together.
 
-torch's elastic agent starts and watches them (`agent`). Everything that was started reads the far
-end of one pipe: when it closes, because this process ended in whatever way, all of it ends. This
-module imports no torch.
+torch's elastic agent starts and watches them (`elastic_agent`). Everything that was started reads
+the far end of one pipe: when it closes, because this process ended in whatever way, all of it ends.
+This module imports no torch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cnnspec.diagnostics import EnvironmentFailure
 
 __all__ = [
     "Launched",
+    "OthersGone",
     "end_with_launcher",
     "launch",
     "launched",
@@ -37,6 +38,10 @@ _FOLDER = "CNNSPEC_LAUNCHED"
 """The variable that tells a process that it was launched, and where failures are reported."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class OthersGone(EnvironmentFailure):
+    """Another process of the run ended before its time; what ended it is known there."""
 
 
 class Launched:
@@ -64,7 +69,13 @@ def launch(
     """
     with TemporaryDirectory(prefix="cnnspec-") as folder:
         environment = _environment(folder, threads) | dict(variables or {})
-        command = [sys.executable, "-m", "cnnspec.training.agent", str(processes), module]
+        command = [
+            sys.executable,
+            "-m",
+            "cnnspec.training.distribution.elastic_agent",
+            str(processes),
+            module,
+        ]
         with _Agent() as agent:
             agent.start([*command, *arguments], environment)
             code = agent.wait()
@@ -72,7 +83,7 @@ def launch(
 
 
 def _environment(folder: str, threads: int) -> dict[str, str]:
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH", "")])]
     return {
         "OMP_NUM_THREADS": str(threads),

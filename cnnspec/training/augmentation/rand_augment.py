@@ -13,7 +13,7 @@ from kornia.enhance import equalize, posterize, sharpness, solarize
 from torch import Tensor
 
 from cnnspec.training.augmentation.colouring import brightness, contrast, saturation
-from cnnspec.training.augmentation.keyed import Floats, Integers, Keys
+from cnnspec.training.augmentation.philox import Floats, Integers, Keys
 from cnnspec.training.augmentation.pixels import (
     Changed,
     factors,

@@ -167,7 +167,7 @@ def _killed(arguments: Sequence[str], folder: Path, length: float, random: Rando
 
 
 def _standing(folder: Path, seconds: float) -> Kill:
-    from cnnspec.training.checkpoints import newest
+    from cnnspec.training.runs.checkpoints import newest
 
     found = newest(folder / "checkpoints")
     if found is None:
@@ -247,7 +247,7 @@ def started(
 
     `program` is what Python runs `train` of.
     """
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from time import time
 from typing import Any
 
-from cnnspec.training.metrics import to_row
+from cnnspec.training.runs.metrics import to_row
 from cnnspec.training.watching import EpochFigures, Silent
 
 __all__ = ["TensorBoardFiles", "tensorboard_there"]

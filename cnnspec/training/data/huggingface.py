@@ -5,7 +5,9 @@ The library finds, fetches and stores them; images are decoded as everywhere in 
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ HELD_OUT = ("validation", "val", "valid", "test")
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label", "target", "class", "cls")
 """Names of columns that decide where types leave a choice."""
+
+_CLASS = re.compile(r" \(\w+\)$")
+"""The name of an exception, behind what it says."""
 
 _SIZED = 100
 """Images whose bytes go into the fingerprint at most."""
@@ -92,7 +97,7 @@ def open_hub(data: Data, classes: int | None) -> Dataset:
     """
     if data.path is None:
         raise EnvironmentFailure(
-            "nobody says which data set", help="`--data hf:NAME`, or `data.path`"
+            "the data set is not named", help="`--data hf:NAME`, or `data.path`"
         )
     splits = _splits(data.path)
     train = _split(splits, data.train or TRAIN, data.path)
@@ -158,12 +163,16 @@ def _silently(datasets: Any, *, bars: bool) -> Iterator[None]:
     """Without the library's log, whose errors are raised too, and perhaps without its bars."""
     level, hidden = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    fetching = logging.getLogger("huggingface_hub")
+    before = fetching.level
+    fetching.setLevel(logging.CRITICAL)
     if not bars:
         datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(level)
+        fetching.setLevel(before)
         if not hidden:
             datasets.enable_progress_bars()
 
@@ -175,7 +184,7 @@ def _explained(path: str) -> Iterator[None]:
     except EnvironmentFailure:
         raise
     except Exception as failure:  # the library raises what the libraries below it do
-        said = _first_line(failure)
+        said = _CLASS.sub("", _first_line(failure))
         hint = "" if os.path.exists(path) else "is it a folder that is not there?"
         raise EnvironmentFailure(
             f"data set `{path}` cannot be loaded: {said.rstrip('.')}", help=hint

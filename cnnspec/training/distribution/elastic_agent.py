@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from cnnspec.training.launching import end_with_launcher
+from cnnspec.training.distribution.launching import end_with_launcher
 
 __all__ = ["main"]
 

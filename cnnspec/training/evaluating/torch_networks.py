@@ -14,13 +14,14 @@ from cnnspec.backends.torch.module import to_torch
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.ir import Graph
 from cnnspec.runtime.threads import usable_threads
+from cnnspec.training.distribution.place import find_place
 from cnnspec.training.evaluating.choosing import chosen_samples, image_of
 from cnnspec.training.evaluating.request import USUAL_BATCH, Prepared, Request, agreed, used
 from cnnspec.training.evaluating.task import task_of
 from cnnspec.training.evaluating.torch_engine import TorchEngine
 from cnnspec.training.recipe.model import OutputLoss
 
-__all__ = ["Network", "averaged_weights", "networks_prepared", "torch_device"]
+__all__ = ["Network", "averaged_weights", "networks_prepared"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -54,7 +55,7 @@ def networks_prepared(
     chosen = chosen_samples(
         request.data, request.split, task, shape=images[0][0], seed=request.seed, run=request.run
     )
-    place = torch_device(device)
+    place = find_place(device, environment={}).device
     threads = request.threads or usable_threads()
     modules = [to_torch(each.graph, weights=each.weights) for each in networks]
     if average == "weights" and len(networks) > 1:
@@ -84,17 +85,6 @@ def networks_prepared(
         where=f"torch on {place.type}",
         labels=[(each.name, each.graph.metadata.get("labels")) for each in networks],
     )
-
-
-def torch_device(wanted: Device) -> torch.device:
-    """The device that is meant: `auto` is CUDA where it works and the CPU elsewhere.
-
-    Raises `EnvironmentFailure` for CUDA where there is none.
-    """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise EnvironmentFailure("--device cuda is not possible: torch finds no CUDA device here")
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
 
 def averaged_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     from cnnspec.training.watching import EpochFigures
 
-__all__ = ["Keeping", "NoKeeper"]
+__all__ = ["Checkpointer", "NoCheckpointer"]
 
 
-class Keeping(Protocol):
+class Checkpointer(Protocol):
     """Keeps what a run makes. Only called on the process of rank 0; tensors are on the CPU.
 
     All methods raise `EnvironmentFailure` for what cannot be written, and leave intact what is
@@ -36,7 +36,7 @@ class Keeping(Protocol):
         """Keep the weights that the run ends with."""
 
 
-class NoKeeper:
+class NoCheckpointer:
     """Keeps nothing."""
 
     def save(self, state: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from cnnspec.training.data.random_source import RandomSamples
 from cnnspec.training.data.samples import Samples, Target
 
-__all__ = ["ArraySamples", "Chosen", "array_fingerprint", "is_at_hand"]
+__all__ = ["ArraySamples", "Subset", "array_fingerprint", "is_at_hand"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class ArraySamples:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chosen:
+class Subset:
     """Some of `whole`, by their numbers there."""
 
     whole: Samples
@@ -78,7 +78,7 @@ class Chosen:
 
 def is_at_hand(samples: Samples) -> bool:
     """Whether reading a sample neither waits for a disk nor decodes."""
-    if isinstance(samples, Chosen):
+    if isinstance(samples, Subset):
         return is_at_hand(samples.whole)
     return isinstance(samples, (ArraySamples, RandomSamples))
 

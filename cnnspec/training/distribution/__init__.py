@@ -1,0 +1,1 @@
+"""One run in several processes: started, placed, and made to add up."""
