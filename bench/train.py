@@ -384,7 +384,13 @@ def _write(
         "steps": options.steps,
         "load_average": round(load, 1),
     }
-    seconds = {name: {"cnnspec": turns.ours, "bare": turns.bare} for name, turns in figures.items()}
+    seconds = {
+        name: {
+            side: [(round(each.wall, 5), round(each.cpu, 5)) for each in times]
+            for side, times in (("cnnspec", turns.ours), ("bare", turns.bare))
+        }
+        for name, turns in figures.items()
+    }
     (RESULTS / f"{options.output}.json").write_text(
         json.dumps({**about, "wall_and_processor_seconds_of_turns": seconds}) + "\n",
         encoding="utf-8",

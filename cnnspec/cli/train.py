@@ -245,6 +245,8 @@ def _run(options: argparse.Namespace) -> int:
         options.spec = os.fspath(begun.spec_file)
         options.recipe = options.recipe or os.fspath(begun.path / "recipe.yaml")
         options.nproc = options.nproc or begun.facts.get("world")
+        if options.data is None:
+            options.changes = [*_data_from_elsewhere(begun), *options.changes]
     asked = _asked(options, begun)
     if options.verify_resume:
         return _prove(options)
@@ -326,6 +328,18 @@ def _begun(options: argparse.Namespace) -> RunFolder | None:
             help="--resume goes on with it; another folder begins anew",
         )
     return RunFolder.open(options.output)
+
+
+def _data_from_elsewhere(begun: RunFolder) -> Iterator[str]:
+    """Where the samples of a run are, for a command in another folder than it was begun in."""
+    data, directory = begun.recipe.data, begun.facts.get("directory")
+    if data is None or data.path is None or not isinstance(directory, str):
+        return
+    path = os.path.join(directory, data.path)
+    if not os.path.exists(data.path) and os.path.exists(path):
+        from json import dumps
+
+        yield f"data.path={dumps(path)}"
 
 
 # ------------------------------------------------------------------------------ what is asked for

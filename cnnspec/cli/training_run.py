@@ -245,6 +245,7 @@ class _First:
         return {
             "network": plan.graph.name,
             "command": list(self._asked.command),
+            "directory": os.getcwd(),
             "seed": plan.recipe.seed,
             "data": plan.dataset.description or plan.dataset.name,
             "fingerprint": plan.dataset.fingerprint,

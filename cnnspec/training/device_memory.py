@@ -16,7 +16,7 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.training.memory_estimate import largest_batch
 from cnnspec.training.planning import Plan
 
-__all__ = ["explained", "memory_used"]
+__all__ = ["memory_used", "shortage_explained"]
 
 _ON_CPU = ("can't allocate memory", "not enough memory")
 """How torch says on the CPU that memory is short."""
@@ -35,7 +35,7 @@ def memory_used(device: torch.device) -> int:
 
 
 @contextmanager
-def explained(plan: Plan) -> Iterator[None]:
+def shortage_explained(plan: Plan) -> Iterator[None]:
     """Say it with the batch that is expected to fit, where a block runs out of memory."""
     try:
         yield

@@ -24,7 +24,7 @@ from cnnspec.training.checkpointer import Checkpointer
 from cnnspec.training.compiling import compiler_explained
 from cnnspec.training.data.loading import Loader
 from cnnspec.training.data.samples import Batch
-from cnnspec.training.device_memory import explained, memory_used
+from cnnspec.training.device_memory import memory_used, shortage_explained
 from cnnspec.training.distribution.collectives import (
     GradientSums,
     broadcast_tensors,
@@ -82,7 +82,7 @@ def train(
     them is kept), for memory that is too small, and for data that cannot be read.
     """
     with ExitStack() as stack:
-        stack.enter_context(explained(plan))
+        stack.enter_context(shortage_explained(plan))
         stack.enter_context(compiler_explained(plan.recipe.compile))
         stack.enter_context(_repeatable(plan, watcher))
         interruption = stack.enter_context(listening())
@@ -93,9 +93,16 @@ def train(
 
 @contextmanager
 def _repeatable(plan: Plan, watcher: Watcher) -> Iterator[None]:
-    """Have a GPU compute the same twice; the CPU does anyway, on as many threads."""
+    """Have a GPU compute the same twice, if asked; the CPU does anyway, on as many threads."""
     if not plan.place.on_gpu:
         yield
+        return
+    if not plan.recipe.deterministic:
+        fast, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = fast
         return
     import warnings
 

@@ -100,6 +100,7 @@ def plan(
     _refuse_odd_batch(recipe, place)
     dataset = open_dataset(recipe.data, shape=shape, seed=recipe.seed, classes=task.classes or None)
     _refuse_other_classes(graph, task, dataset)
+    _refuse_maps_of_images(task, dataset)
     count = len(dataset.train)
     steps, drop_last = _steps(count, recipe, place.world)
     module = to_torch(graph, recipe.seed)
@@ -204,6 +205,17 @@ def _classes_met(dataset: Dataset) -> int:
     parts = (dataset.train, dataset.held_out)
     known = [part.targets() for part in parts if part is not None]
     return max((max(each) + 1 for each in known if each), default=0)
+
+
+def _refuse_maps_of_images(task: Task, dataset: Dataset) -> None:
+    """Raise for a network that says something of each position where data says it of each image."""
+    if task.kind == "map" and dataset.train.targets() is not None:
+        raise EnvironmentFailure(
+            f"output `{task.output}` tells something of each position, and `{dataset.name}` has one "
+            "class for each image",
+            help="average over positions and flatten before the output; a network that makes its "
+            "image again takes `--with 'loss={MSELoss: {}, target: image}'`",
+        )
 
 
 def _class_param(graph: Graph, task: Task) -> str | None:

@@ -153,6 +153,7 @@ def test_damaged_images_and_names_that_disagree(folder: Path, tmp_path: Path) ->
     done = called(*arguments, cwd=tmp_path)
     assert done.code == 2
     assert "z.png` cannot be used" in done.err
+    assert "`--corrupt skip` leaves such images out" in done.err
     done = called(*arguments, "--corrupt", "skip", cwd=tmp_path)
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -248,6 +249,7 @@ sys.exit(main(["eval", "plain.onnx", "--data", "run", "--flip", "--per-class"]))
         (["run", "--split", "test"], "--split takes held-out, train or all"),
         (["unfinished"], "its training has not ended"),
         (["lenet5"], "`lenet5` has no weights to evaluate"),
+        (["run/model.safetensors"], "`run/model.safetensors` holds weights, and no network"),
         (["no-such-thing"], "no-such-thing"),
         (["run", "--weights", "no.pt"], "there is no file `no.pt`"),
         (["no.onnx", "--data", "run"], "`no.onnx` cannot be read"),

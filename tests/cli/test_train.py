@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cnnspec.training.distribution.launching import Launched
 from cnnspec.training.runs.proving_resume import Compared, Kill, Verdict
@@ -253,6 +254,64 @@ def test_a_network_for_other_classes(folder: Path) -> None:
     assert (code, out) == (2, "")
     assert "10 classes" in err
     assert "`--set classes=10` makes it fit" in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"int = 10": "int = 7"}, "`--set classes=10` makes it fit"),
+        ({"classes": "kinds", "int = 10": "int = 7"}, "`--set kinds=10` makes it fit"),
+        (
+            {"params: {classes: int = 10}\n": "", "features: classes": "features: 7"},
+            "give the last layer 10 features in the spec",
+        ),
+    ],
+    ids=["default", "other name", "none"],
+)
+def test_the_param_of_the_classes_is_named(
+    changed: dict[str, str], said: str, folder: Path
+) -> None:
+    text = SPEC
+    for old, new in changed.items():
+        text = text.replace(old, new)
+    (folder / "other.yaml").write_text(text, encoding="utf-8")
+    code, out, err = called("train", "other.yaml", *SHORT, "--dry-run", cwd=folder)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_map_is_refused_where_data_has_classes(folder: Path) -> None:
+    text = SPEC.partition("  - ReLU")[0].replace("params: {classes: int = 10}\n", "")
+    (folder / "map.yaml").write_text(text, encoding="utf-8")
+    code, out, err = called("train", "map.yaml", *SHORT, "--dry-run", cwd=folder)
+    assert (code, out) == (2, "")
+    assert "output `output` tells something of each position" in err
+
+
+def test_a_folder_of_images_names_the_classes_and_a_failed_start_leaves_nothing(
+    folder: Path,
+) -> None:
+    for name in ("ant", "bee"):
+        (folder / "insects" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 30 * number).save(folder / "insects" / name / f"{number}.png")
+    odd = folder / "insects" / "ant" / "odd.png"
+    odd.write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    given = ("--data", "insects", "--set", "classes=2", "--epochs", "2", "--workers", "0")
+    words = ("tiny.yaml", *SHORT, *given, "--with", "data.hold_out=0")
+    code, _, err = called("train", *words, "--with", "schedule=null", "-o", "run", cwd=folder)
+    assert code == 2
+    assert "odd.png` cannot be used" in err
+    assert "help: `--with data.corrupt=skip` leaves such images out" in err
+    assert not (folder / "run").exists()
+    odd.unlink()
+    code, _, err = called("train", *words, "--with", "schedule=null", "-o", "run", cwd=folder)
+    assert (code, err) == (0, "")
+    assert "labels: [ant, bee]" in (folder / "run" / "spec.yaml").read_text(encoding="utf-8")
+    again = ("--with", "schedule=null", "-o", "run", "--resume")
+    code, out, err = called("train", *words, *again, cwd=folder)
+    assert (code, err) == (0, "")
+    assert "finished before" in out
 
 
 # ------------------------------------------------------------------------------------- real runs

@@ -51,8 +51,13 @@ def test_loss_and_accuracy_of_both_kinds_of_samples() -> None:
     assert [found.count(word) for word in ("loss", "accuracy", "epoch")] == [1, 1, 2]
     assert found.count("train") == found.count("held out") == 2
     losses = [epoch(number).held_out["loss"] for number in range(9)]
-    assert f"{min(losses):.4g}" in found
+    assert f"{min(losses):.4f}" in found
     assert f"{epoch(8).held_out['top1']:.2%}" in found
+
+
+def test_a_single_epoch_is_a_whole_number() -> None:
+    found = texts(curve_svg("net", [epoch(0)]))
+    assert found.count("1") == 2
 
 
 def test_without_accuracy_there_is_one_panel() -> None:

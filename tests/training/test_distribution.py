@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from cnnspec.training.distribution.place import joined
+from cnnspec.training.distribution.launching import OthersGone
+from cnnspec.training.distribution.place import Place, joined
 from tests.training.runs import _counted, _parts, _plain, _resumed, here, together
 
 
@@ -89,3 +90,16 @@ def test_a_signal_to_one_ends_all_at_one_step(several: dict[str, Any]) -> None:
     assert code == 143
     assert all(each == [code, epoch, step] for each in found["everyone"])
     assert found["last"] == [epoch, step]
+
+
+def test_a_connection_that_breaks_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+    place = Place(torch.device("cpu"), rank=1, world=2)
+    gone = "[a/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+    with pytest.raises(OthersGone, match="process 1 of 2 lost the others"), joined(place):
+        raise RuntimeError(gone)
+    with pytest.raises(OthersGone), joined(place):
+        raise torch.distributed.DistBackendError("NCCL")
+    with pytest.raises(RuntimeError, match="another"), joined(place):
+        raise RuntimeError("another")

@@ -17,8 +17,13 @@ from cnnspec.metadata import Preprocess
 from cnnspec.runtime.images import ImageFailure
 from cnnspec.runtime.preparing import Preparation, preparation
 from cnnspec.training.data.samples import Target
-from cnnspec.training.evaluating.choosing import chosen_samples, disagreement, kind_of
-from cnnspec.training.evaluating.reading import Reading, following
+from cnnspec.training.evaluating.choosing import (
+    chosen_samples,
+    disagreement,
+    kind_of,
+    labels_for,
+)
+from cnnspec.training.evaluating.reading import SampleReader, following
 from cnnspec.training.evaluating.request import Request
 from cnnspec.training.evaluating.task import Task
 from cnnspec.training.evaluating.torch_networks import Network, networks_prepared
@@ -120,8 +125,8 @@ GREY = preparation(Preprocess.of({"colour": "grey", "scale": 1.0}), (None, 1, 4,
 @pytest.mark.parametrize("threads", [1, 5])
 @pytest.mark.parametrize("batch", [1, 16, 40])
 def test_every_sample_is_read_once_and_in_order(threads: int, batch: int) -> None:
-    reading = Reading(Numbered(101), [GREY], Views(flip=True), batch, threads)
-    found = list(reading.batches())
+    reader = SampleReader(Numbered(101), [GREY], Views(flip=True), batch, threads)
+    found = list(reader.batches())
     assert [len(each.targets) for each in found[:-1]] == [batch] * (len(found) - 1)
     ((first, second),) = (
         [np.concatenate([each.images[0][view] for each in found]) for view in range(2)],
@@ -134,12 +139,12 @@ def test_every_sample_is_read_once_and_in_order(threads: int, batch: int) -> Non
 def test_damaged_samples_are_skipped_where_that_is_asked_for() -> None:
     failures: list[ImageFailure] = []
     broken = Numbered(20, broken=(0, 9, 19))
-    reading = Reading(broken, [GREY], Views(), 4, 2, corrupt="skip", failed=failures.append)
-    images = np.concatenate([each.images[0][0] for each in reading.batches()])
+    reader = SampleReader(broken, [GREY], Views(), 4, 2, corrupt="skip", failed=failures.append)
+    images = np.concatenate([each.images[0][0] for each in reader.batches()])
     assert images[:, 0, 0, 0].tolist() == [n for n in range(20) if n not in (0, 9, 19)]
     assert [each.name for each in failures] == ["number 0", "number 9", "number 19"]
     with pytest.raises(ImageFailure, match="`number 0` cannot be used"):
-        list(Reading(broken, [GREY], Views(), 4, 2).batches())
+        list(SampleReader(broken, [GREY], Views(), 4, 2).batches())
 
 
 def test_sizes_do_not_mix() -> None:
@@ -149,8 +154,8 @@ def test_sizes_do_not_mix() -> None:
             return Image.new(mode, (4 + number // 3, 4)), 0
 
     free = preparation(Preprocess.of({}), (None, None, None, 3), dtype="uint8", in_graph="full")
-    reading = Reading(Growing(8), [free], Views(), 5, 2)
-    assert [each.images[0][0].shape for each in reading.batches()] == [
+    reader = SampleReader(Growing(8), [free], Views(), 5, 2)
+    assert [each.images[0][0].shape for each in reader.batches()] == [
         (3, 4, 4, 3),
         (3, 4, 5, 3),
         (2, 4, 6, 3),
@@ -161,8 +166,8 @@ def test_masks_follow_a_file_that_crops_itself() -> None:
     said = Preprocess.of({"crop": [2, 2], "colour": "grey"})
     inside = preparation(said, (None, None, None, 1), dtype="uint8", in_graph="full")
     masks = following(inside, (2, 2))
-    reading = Reading(Numbered(1, mask=True), [inside], Views(), 1, 1, masks=masks)
-    (batch,) = reading.batches()
+    reader = SampleReader(Numbered(1, mask=True), [inside], Views(), 1, 1, masks=masks)
+    (batch,) = reader.batches()
     assert batch.images[0][0].shape == (1, 4, 6, 1)
     assert batch.targets.tolist() == [[[8, 9], [14, 15]]]
 
@@ -294,3 +299,19 @@ def _reordered(network: cnnspec.Network) -> cnnspec.Network:
 
     assert "MaxPool2d" in SMALL
     return cnnspec.load(text=SMALL.replace("MaxPool2d", "AvgPool2d"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "found"),
+    [
+        (None, ("cat", "dog"), ["cat", "dog"]),
+        (("zero", "one"), ("cat", "dog"), ["cat", "dog"]),
+        (("zero", "one", "two"), ("cat", "dog"), ["cat", "dog"]),
+        (("Cat", "Dog"), ("cat", "dog"), ["Cat", "Dog"]),
+        (("zero", "one"), ("0", "1"), ["zero", "one"]),
+        (("cat", "dog"), ("cat", "dog", "cow"), ["cat", "dog"]),
+        (None, (), None),
+    ],
+)
+def test_classes_are_called_as_the_data_says(labels, names, found):
+    assert labels_for(labels, names, 2) == found

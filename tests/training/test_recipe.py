@@ -65,6 +65,7 @@ sync_batch_norm: true
 freeze: features.0
 early_stop: {patience: 5, metric: top1, least: 0.001}
 checkpoint: {epochs: 2, steps: 500, best: top1}
+deterministic: false
 seed: 7
 """
 
@@ -111,6 +112,7 @@ def test_every_key() -> None:
         freeze=("features.0",),
         early_stop=EarlyStop(patience=5, metric="top1", least=0.001),
         checkpoint=Checkpointing(epochs=2, steps=500, best="top1"),
+        deterministic=False,
         seed=7,
     )
 

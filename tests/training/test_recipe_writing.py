@@ -80,7 +80,7 @@ def test_every_key_is_written() -> None:
         "loss:\n  CrossEntropyLoss: {}\n  weight: 1.0\n  target: label\naugment: []\nmixup: 0.0\n"
         "cutmix: 0.0\nema: null\nclip: null\nprecision: float32\nchannels_last: false\n"
         "compile: false\ndevice: auto\nsync_batch_norm: false\nfreeze: []\nearly_stop: null\n"
-        "checkpoint: {epochs: 1, steps: null, best: null}\nseed: 0\n"
+        "checkpoint: {epochs: 1, steps: null, best: null}\ndeterministic: true\nseed: 0\n"
     )
 
 

@@ -18,7 +18,7 @@ from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.training.recipe.model import Recipe
 from cnnspec.training.recipe.read import read_recipe
 from cnnspec.training.runs import run_folder
-from cnnspec.training.runs.run_folder import RunFolder, claimed, is_run
+from cnnspec.training.runs.run_folder import RunFolder, abandon, claimed, is_run
 
 ROOT = Path(__file__).parents[2]
 SPEC = "cnnspec: 1\nname: net\n"
@@ -182,6 +182,21 @@ def test_a_claim_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     with claimed(tmp_path / "mine"):
         pass
     assert (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.parametrize("left", [None, "checkpoints/last.pt", "metrics.jsonl"])
+def test_a_run_that_came_to_nothing_is_taken_back(
+    left: str | None, tmp_path: Path, recipe: Recipe
+) -> None:
+    path = tmp_path / "run"
+    with claimed(path):
+        run = RunFolder.create(path, spec=SPEC, recipe=recipe, facts=FACTS)
+        for figures in (run.metrics_csv, run.metrics_jsonl):
+            figures.touch()
+        if left is not None:
+            (path / left).write_text("{}", encoding="utf-8")
+        abandon(run)
+    assert path.exists() == is_run(path) == (left is not None)
 
 
 # ------------------------------------------------------------------------------------ kills

@@ -6,7 +6,7 @@ size run before, in `cropping`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,10 +170,6 @@ def _range(value: Any) -> tuple[float, float]:
     return (-value, value) if isinstance(value, (int, float)) else (value[0], value[1])
 
 
-def _flip(axis: int) -> Any:
-    return lambda said: Flip(-1 if axis == -1 else -2, **said)
-
-
 def _shift(said: Mapping[str, Any]) -> Change:
     down, right = _size(said["pixels"])
     return Window(
@@ -196,8 +192,11 @@ def _crop(said: Mapping[str, Any]) -> Change:
 
 
 def _jitter(said: Mapping[str, Any]) -> Change:
-    factors = (_around(said.get(name, 0), 1.0, 0.0) for name in _FACTORS)
-    return Jitter((*factors, _around(said.get("hue", 0), 0.0, None)), said.get("p", 1.0))  # type: ignore[arg-type]
+    brightness, contrast, saturation = (
+        _around(said.get(name, 0), 1.0, 0.0) for name in ("brightness", "contrast", "saturation")
+    )
+    hue = _around(said.get("hue", 0), 0.0, None)
+    return Jitter((brightness, contrast, saturation, hue), said.get("p", 1.0))
 
 
 def _affine(said: Mapping[str, Any]) -> Change:
@@ -239,10 +238,9 @@ def _blur(said: Mapping[str, Any]) -> Change:
     )
 
 
-_FACTORS = ("brightness", "contrast", "saturation")
-_MADE: Mapping[str, Any] = {
-    "RandomHorizontalFlip": _flip(-1),
-    "RandomVerticalFlip": _flip(-2),
+_MADE: Mapping[str, Callable[[Mapping[str, Any]], Change]] = {
+    "RandomHorizontalFlip": lambda said: Flip(-1, **said),
+    "RandomVerticalFlip": lambda said: Flip(-2, **said),
     "RandomShift": _shift,
     "RandomCrop": _crop,
     "ColorJitter": _jitter,

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from cnnspec.diagnostics import EnvironmentFailure
 from cnnspec.runtime.model_file import ModelFile
-from cnnspec.runtime.predicting import Reading as FileReading
-from cnnspec.runtime.predicting import profiles, read_as
+from cnnspec.runtime.predicting import Reading, profiles, read_as
 from cnnspec.runtime.preparing import Array
 from cnnspec.runtime.providers import Settings, Wanted
 from cnnspec.runtime.session import Session
@@ -29,7 +28,7 @@ class OnnxSubject:
     """A file, how it is fed and read, and what is measured of it."""
 
     model: ModelFile
-    reading: FileReading
+    reading: Reading
     task: Task
 
     @property

@@ -23,7 +23,7 @@ from cnnspec.training.data.masks import prepared_mask, refuse_other_size
 from cnnspec.training.data.samples import Samples, Target
 from cnnspec.training.evaluating.views import Views
 
-__all__ = ["PreparedBatch", "Reading", "following"]
+__all__ = ["PreparedBatch", "SampleReader", "following"]
 
 _AT_ONCE = 8
 """Samples that a thread reads before it asks for more."""
@@ -46,7 +46,7 @@ class _Prepared(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SampleReader:
     """How samples are read.
 
     `preparations` are those of the networks, each asked for once. `masks` is how a map of classes

@@ -11,7 +11,7 @@ from cnnspec.runtime.images import ImageFailure
 from cnnspec.runtime.preparing import Preparation
 from cnnspec.training.evaluating.choosing import Chosen, Split, disagreement
 from cnnspec.training.evaluating.figures import Evaluation
-from cnnspec.training.evaluating.reading import Reading
+from cnnspec.training.evaluating.reading import SampleReader
 from cnnspec.training.evaluating.running import Engine, evaluate
 from cnnspec.training.evaluating.task import Task
 from cnnspec.training.evaluating.views import Views
@@ -90,7 +90,7 @@ class Prepared:
         failed: Callable[[ImageFailure], None] | None = None,
     ) -> Evaluation:
         """Every sample once. `failed` is told of those that are skipped."""
-        reading = Reading(
+        reader = SampleReader(
             samples=self.chosen.samples,
             preparations=self.preparations,
             views=self.views,
@@ -100,7 +100,7 @@ class Prepared:
             masks=self.masks,
             failed=failed,
         )
-        return evaluate(self.engine, reading, names=self.names, progress=progress)
+        return evaluate(self.engine, reader, names=self.names, progress=progress)
 
 
 def used(preparations: Sequence[Preparation]) -> tuple[list[int], list[Preparation]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnnspec.runtime.preparing import Array
 from cnnspec.training.evaluating.figures import Evaluation
-from cnnspec.training.evaluating.reading import Reading
+from cnnspec.training.evaluating.reading import SampleReader
 from cnnspec.training.evaluating.task import CROSS_ENTROPY, Task
 from cnnspec.training.recipe.model import Call
 
@@ -49,7 +49,7 @@ def averaged_task(task: Task) -> Task:
 
 def evaluate(
     engine: Engine,
-    reading: Reading,
+    reader: SampleReader,
     *,
     names: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -58,10 +58,10 @@ def evaluate(
 
     `progress` is told how many of all samples are through.
     """
-    whole, done = len(reading.samples), 0
-    mirrored = reading.views.mirrored
+    whole, done = len(reader.samples), 0
+    mirrored = reader.views.mirrored
     start = perf_counter()
-    for batch in reading.batches():
+    for batch in reader.batches():
         engine.add(batch.images, batch.targets, mirrored)
         done += len(batch.targets)
         if progress is not None:

@@ -64,6 +64,9 @@ SIMPLE: Mapping[str, Key] = MappingProxyType(
         "channels_last": Key(Flag(), "Tensors lie channels last in memory: faster on GPUs."),
         "compile": Key(Flag(), "The module is compiled by torch."),
         "device": Key(Choice(("auto", "cpu", "cuda")), "Where it runs."),
+        "deterministic": Key(
+            Flag(), "A GPU computes the same twice; without, a little faster, and a resume rounds."
+        ),
         "sync_batch_norm": Key(Flag(), "Batch norms take statistics over all processes."),
         "freeze": Key(Items(Text(), single=True), "Patterns of paths that do not train."),
         "seed": Key(Whole(0), "Makes everything random: weights, order, augmentation."),
@@ -172,6 +175,7 @@ KEYS: tuple[str, ...] = (
     "freeze",
     "early_stop",
     "checkpoint",
+    "deterministic",
     "seed",
 )
 """All keys of a recipe, in the order in which they are written; `name` and those of `Recipe`."""

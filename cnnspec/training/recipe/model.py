@@ -162,4 +162,5 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     early_stop: EarlyStop | None = None
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    deterministic: bool = True
     seed: int = 0

@@ -255,9 +255,12 @@ def damaged(tmp_path):
 def test_corrupt_images_are_fatal_with_their_name(damaged, workers):
     with (
         Loader(damaged, **PLAIN, workers=workers) as loader,
-        pytest.raises(EnvironmentFailure, match=r"`.*(ant/002|bee/005).png` cannot be used: it is"),
+        pytest.raises(
+            EnvironmentFailure, match=r"`.*(ant/002|bee/005).png` cannot be used: it is"
+        ) as failure,
     ):
         list(loader.epoch(0))
+    assert failure.value.help == "`--with data.corrupt=skip` leaves such images out"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
