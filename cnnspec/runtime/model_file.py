@@ -160,7 +160,10 @@ def _read(path: Path) -> tuple[ModelProto, int]:
     with _explained(path):
         state = path.stat()
         if stat.S_ISDIR(state.st_mode):
-            raise EnvironmentFailure(f"`{path}` is a folder, no ONNX file")
+            raise EnvironmentFailure(
+                f"`{path}` is a folder, no ONNX file",
+                help="`cnnspec export` makes a file of a run or of what `cnnspec build` made",
+            )
         if not stat.S_ISREG(state.st_mode):
             raise EnvironmentFailure(f"`{path}` is no regular file")
         with path.open("rb") as file:

@@ -211,8 +211,8 @@ def _refuse_maps_of_images(task: Task, dataset: Dataset) -> None:
     """Raise for a network that says something of each position where data says it of each image."""
     if task.kind == "map" and dataset.train.targets() is not None:
         raise EnvironmentFailure(
-            f"output `{task.output}` tells something of each position, and `{dataset.name}` has one "
-            "class for each image",
+            f"output `{task.output}` tells something of each position, and `{dataset.name}` has "
+            "one class for each image",
             help="average over positions and flatten before the output; a network that makes its "
             "image again takes `--with 'loss={MSELoss: {}, target: image}'`",
         )

@@ -279,7 +279,20 @@ def test_a_file_name_is_printed_as_it_is(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ interrupts
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        pytest.param(
+            signal.SIGHUP,
+            143,
+            marks=pytest.mark.skipif(
+                signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="started by nohup"
+            ),
+        ),
+    ],
+)
 def test_an_interrupted_analysis_says_nothing(sent: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
         [*COMMAND, "analyze", "-"],

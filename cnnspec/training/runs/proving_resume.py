@@ -116,7 +116,7 @@ def prove_resume(
     """Train twice, once without a break and once killed and resumed so many times, and compare.
 
     `arguments` are those of `cnnspec train`, without `-o` and `--resume`; what runs leave is
-    removed. Instants are drawn from all the time between the first checkpoint and the end, by
+    removed. Instants are drawn from all the time between the first checkpoint and the last, by
     `seed` where it is given. `said` gets a line for each thing done.
 
     Raises `EnvironmentFailure` where a run fails by itself, with its own words.
@@ -130,13 +130,14 @@ def prove_resume(
         with started(arguments, whole) as run:
             begun = time.monotonic()
             run.stored()
-            stored = time.monotonic()
+            stored = time.time()
             run.ended()
             ended = time.monotonic()
+        length = max((whole / _LAST).stat().st_mtime - stored, 0.0)
         said(f"trained without a break, in {ended - begun:.1f} s")
         found: list[Kill] = []
         for _ in range(kills):
-            kill = _killed(arguments, broken, ended - stored, random)
+            kill = _killed(arguments, broken, length, random)
             if kill is None:
                 break
             found.append(kill)
@@ -155,12 +156,15 @@ def _killed(arguments: Sequence[str], folder: Path, length: float, random: Rando
     """Go on with the run in a folder and kill it; None where it came to its end each time."""
     if (folder / _WEIGHTS).exists():
         return None
+    fresh = not folder.exists()
     for attempt in range(_ATTEMPTS):
         with started(arguments, folder) as run:
             run.stored()
             after = random.random() * length / 2**attempt
-            if run.killed_after(after):
+            if run.killed_after(after) and not (folder / _WEIGHTS).exists():
                 return _standing(folder, after)
+        if not fresh:
+            break  # it was killed before, which is a proof too
         # It was quicker than the first one: begin again, and be quicker too.
         _remove(folder)
     return None
