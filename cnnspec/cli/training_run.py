@@ -292,8 +292,8 @@ class _First:
         view = TrainingView(self._shown, memory=lambda: memory_used(place.device))
         with (
             view,
-            _files(self._plan, folder, history, self._boards(folder), view.said) as files,
-            DiskCheckpointer(folder, view.saved) as checkpointer,
+            _files(self._plan, folder, history, self._boards(folder), view.said) as (files, draw),
+            DiskCheckpointer(folder, view.saved, draw) as checkpointer,
         ):
             for remark in remarks:
                 view.said(remark)
@@ -332,8 +332,11 @@ def _files(
     history: list[EpochFigures],
     tensorboard: bool,
     complain: Callable[[str], None],
-) -> Iterator[tuple[Watcher, ...]]:
-    """Watchers that keep figures in the folder of a run; at the end the picture is drawn."""
+) -> Iterator[tuple[tuple[Watcher, ...], Callable[[], None]]]:
+    """Watchers that keep figures in the folder of a run, and what draws the picture.
+
+    It is drawn behind the block too, however that ends.
+    """
     from cnnspec.training.runs.curve import CurveFile
     from cnnspec.training.runs.metrics import MetricsFiles
     from cnnspec.training.runs.tensorboard import TensorBoardFiles
@@ -344,7 +347,7 @@ def _files(
     curve = CurveFile(folder.curve, title, history, complain)
     boards = [TensorBoardFiles(folder.path / "tensorboard")] if tensorboard else []
     try:
-        yield (metrics, curve, *boards)
+        yield (metrics, curve, *boards), curve.draw
     finally:
         for board in boards:
             board.close()

@@ -223,6 +223,8 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         os.link(path, link)
         link.replace(previous)
+        # Two names of one file do not replace each other: both stay.
+        link.unlink(missing_ok=True)
     except OSError:
         # A system without links: for a moment there is the previous one alone.
         with suppress(OSError):
@@ -277,12 +279,19 @@ class DiskCheckpointer:
     `save` copies the state and comes back; a thread writes the copy. Two copies wait at most: who
     comes with a third waits until the first is on the disk. What goes wrong in the thread is
     raised by a later call or by `settle`, which leaving the block does. `saved` is called in the
-    thread with the path of a state that is on the disk.
+    thread with the path of a state that is on the disk, `finishing` before the final weights are
+    written, which say that a run is finished.
     """
 
-    def __init__(self, places: Places, saved: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        saved: Callable[[str], None] | None = None,
+        finishing: Callable[[], None] | None = None,
+    ) -> None:
         self._places = places
         self._saved = saved
+        self._finishing = finishing
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: deque[Future[None]] = deque()
         self._whole = False
@@ -322,6 +331,8 @@ class DiskCheckpointer:
         They are on the disk when this comes back. Raises `EnvironmentFailure`.
         """
         self.settle()
+        if self._finishing is not None:
+            self._finishing()
         write_weights(self._places.weights, tensors, {"format": "pt"})
 
     def settle(self) -> None:

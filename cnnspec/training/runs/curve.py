@@ -129,6 +129,7 @@ class CurveFile(Silent):
         self._complain = complain
         self._complained = False
         self._drawn = monotonic()
+        self._in_picture = 0
 
     def epoch_ended(self, figures: EpochFigures) -> None:
         """Draw, unless that was a moment ago."""
@@ -137,11 +138,12 @@ class CurveFile(Silent):
             self.draw()
 
     def draw(self) -> None:
-        """Draw all epochs so far, where there is one."""
-        if not self._history:
+        """Draw all epochs so far, where there are some that are not in the picture."""
+        if len(self._history) == self._in_picture:
             return
         try:
             write_file(self._path, curve_svg(self._name, self._history))
+            self._in_picture = len(self._history)
         except EnvironmentFailure as failure:
             if not self._complained:
                 self._complained = True
