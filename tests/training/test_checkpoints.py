@@ -169,6 +169,25 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [LAST, PREVIOUS]
 
 
+def test_two_names_of_one_file_leave_no_third(tmp_path: Path) -> None:
+    """They are what a kill leaves between the change of one name and that of the other."""
+    write(tmp_path / LAST, state(1))
+    os.link(tmp_path / LAST, tmp_path / PREVIOUS)
+    write(tmp_path / LAST, state(2))
+    assert sorted(os.listdir(tmp_path)) == [LAST, PREVIOUS]
+    assert [read(tmp_path / name)["step"] for name in (LAST, PREVIOUS)] == [2, 1]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    with DiskCheckpointer(Places(tmp_path, "one")) as checkpointer:
+        checkpointer.save(state(1))
+    found = newest(tmp_path, "one")
+    assert found is not None
+    assert found.state["step"] == 1
+    with pytest.raises(EnvironmentFailure, match="is a checkpoint of another run"):
+        newest(tmp_path, "other")
+
+
 def test_without_links_the_one_before_is_kept_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,13 +410,19 @@ def test_the_final_weights_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(checkpoints, "_fill", checked)
     weight = torch.ones(2)
     figures = EpochFigures(3, 9, 40, 0.5, None, {"top1": 0.75}, 0.1, 1.0, 1.0, 0)
-    with DiskCheckpointer(Places(tmp_path)) as checkpointer:
+    ends: list[bool] = []
+
+    def finishing() -> None:
+        ends.append((tmp_path / LAST).exists() and not (tmp_path / "model.safetensors").exists())
+
+    with DiskCheckpointer(Places(tmp_path), finishing=finishing) as checkpointer:
         checkpointer.save_best({"w": weight}, figures)
         checkpointer.save({"w": weight})
         weight.mul_(3)
         checkpointer.save_final({"w": weight})
         assert torch.equal(load_file(tmp_path / "model.safetensors")["w"], weight)
         assert newest(tmp_path) is not None
+    assert ends == [True]
     with safe_open(tmp_path / "best.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["cnnspec"]) == {"epoch": 4, "held_out": {"top1": 0.75}}
         assert torch.equal(file.get_tensor("w"), torch.ones(2))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_what_is_created_is_what_is_opened(tmp_path: Path, recipe: Recipe) -> No
     assert not found.finished
     found.weights.touch()
     assert found.finished
+
+
+def test_a_run_is_the_same_elsewhere_and_another_one_is_not(tmp_path: Path, recipe: Recipe) -> None:
+    made = create(tmp_path / "one", recipe)
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert RunFolder.open(tmp_path / "moved").identity == made.identity
+    assert create(tmp_path / "two", recipe).identity == made.identity
+    assert create(tmp_path / "other", replace(recipe, seed=1)).identity != made.identity
 
 
 def test_a_run_is_not_begun_twice(tmp_path: Path, recipe: Recipe) -> None:
