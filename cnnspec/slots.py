@@ -565,7 +565,10 @@ class Nullable(Slot):
 
     def schema(self, axes: int) -> Schema:
         schema = self.slot.schema(axes)
-        return {**schema, "type": [*_types(schema["type"]), "null"]}
+        found = {**schema, "type": [*_types(schema["type"]), "null"]}
+        if "enum" in schema:
+            found["enum"] = [*schema["enum"], None]
+        return found
 
 
 def _types(types: str | Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cnnspec.frontend.problems import Problems
-from cnnspec.slots import Slot
+from cnnspec.slots import Nullable, Slot
 from cnnspec.source import Source
 from cnnspec.training.recipe.checks import check
 from cnnspec.training.recipe.keys import SECTIONS, SIMPLE, Key
@@ -19,7 +19,6 @@ from cnnspec.training.recipe.kinds import (
     Flag,
     Items,
     Number,
-    Optional,
     OrWord,
     Range,
     Text,
@@ -74,7 +73,7 @@ def values(slot: Slot) -> st.SearchStrategy[Any]:
             item = values(slot.item)
             pairs = st.tuples(item, item).map(sorted).map(tuple)
             return values(slot.single_item or slot.item) | pairs if slot.single else pairs
-        case Optional():
+        case Nullable():
             return st.none() | values(slot.slot)
         case OrWord():
             return st.just(slot.word) | values(slot.slot)

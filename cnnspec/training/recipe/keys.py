@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cnnspec.slots import Slot
-from cnnspec.training.recipe.kinds import Choice, Flag, Items, Number, Optional, Text, Whole
+from cnnspec.slots import Nullable, Slot
+from cnnspec.training.recipe.kinds import Choice, Flag, Items, Number, Text, Whole
 from cnnspec.training.recipe.known import SOURCES
 
 __all__ = ["BESIDE_LOSS", "BESIDE_SCHEDULE", "KEYS", "SECTIONS", "SIMPLE", "Key", "Section"]
@@ -51,7 +51,7 @@ SIMPLE: Mapping[str, Key] = MappingProxyType(
         "mixup": Key(_FACTOR, "Alpha of mixup: images and labels blended; 0 is off."),
         "cutmix": Key(_FACTOR, "Alpha of CutMix: rectangles of other images; 0 is off."),
         "ema": Key(
-            Optional(Number(above=0, below=1)),
+            Nullable(Number(above=0, below=1)),
             "Decay of an average of the weights, with which is evaluated; null is off.",
         ),
         "precision": Key(
@@ -80,20 +80,20 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
             "Where samples come from.",
             {
                 "source": Key(Choice(tuple(SOURCES), (("hf", "huggingface"),)), ""),
-                "path": Key(Optional(Text()), "A folder, or a name of the hub."),
-                "train": Key(Optional(Text()), "The part to train with, a folder or split."),
-                "held_out": Key(Optional(Text()), "The part held out, a folder or split."),
+                "path": Key(Nullable(Text()), "A folder, or a name of the hub."),
+                "train": Key(Nullable(Text()), "The part to train with, a folder or split."),
+                "held_out": Key(Nullable(Text()), "The part held out, a folder or split."),
                 "hold_out": Key(
                     Number(least=0, below=1),
                     "The share of every class that is held out where no part is.",
                 ),
-                "image": Key(Optional(Text()), "The column of images."),
-                "label": Key(Optional(Text()), "The column of labels."),
-                "masks": Key(Optional(Text()), "The folder or column of segmentation masks."),
-                "samples": Key(Optional(_COUNT), "How many samples."),
-                "classes": Key(Optional(_COUNT), "How many classes, where nothing tells."),
+                "image": Key(Nullable(Text()), "The column of images."),
+                "label": Key(Nullable(Text()), "The column of labels."),
+                "masks": Key(Nullable(Text()), "The folder or column of segmentation masks."),
+                "samples": Key(Nullable(_COUNT), "How many samples."),
+                "classes": Key(Nullable(_COUNT), "How many classes, where nothing tells."),
                 "corrupt": Key(Choice(("fail", "skip")), "What an unreadable image does."),
-                "workers": Key(Optional(Whole(0)), "Processes that read; null chooses."),
+                "workers": Key(Nullable(Whole(0)), "Processes that read; null chooses."),
             },
             "source",
             ("source",),
@@ -101,8 +101,8 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         "clip": Section(
             "What becomes of large gradients.",
             {
-                "norm": Key(Optional(_POSITIVE), "Scaled to a total 2-norm of at most this."),
-                "value": Key(Optional(_POSITIVE), "Each cut at this."),
+                "norm": Key(Nullable(_POSITIVE), "Scaled to a total 2-norm of at most this."),
+                "value": Key(Nullable(_POSITIVE), "Each cut at this."),
             },
             "norm",
         ),
@@ -120,8 +120,8 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
             "When the state is stored.",
             {
                 "epochs": Key(_COUNT, "Every so many epochs."),
-                "steps": Key(Optional(_COUNT), "Every so many steps within one."),
-                "best": Key(Optional(_METRIC), "The metric whose best model is kept too."),
+                "steps": Key(Nullable(_COUNT), "Every so many steps within one."),
+                "best": Key(Nullable(_METRIC), "The metric whose best model is kept too."),
             },
             optional=False,
         ),

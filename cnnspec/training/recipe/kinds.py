@@ -19,7 +19,6 @@ __all__ = [
     "Flag",
     "Items",
     "Number",
-    "Optional",
     "OrWord",
     "Range",
     "Text",
@@ -280,29 +279,6 @@ class Range(Slot):
             return own
         single = (self.single_item or self.item).schema(axes)
         return {**single, **own, "type": ["number", "array"]}
-
-
-class Optional(Slot):
-    """Another slot's values, or null for none."""
-
-    slot: Slot
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return self.slot.words
-
-    def describe(self) -> str:
-        return f"{self.slot.describe()}, or null"
-
-    def accept(self, value: object, axes: int) -> Any:
-        return None if value is None else self.slot.accept(value, axes)
-
-    def schema(self, axes: int) -> Schema:
-        schema = self.slot.schema(axes)
-        found = {**schema, "type": [*_types(schema), "null"]}
-        if "enum" in schema:
-            found["enum"] = [*schema["enum"], None]
-        return found
 
 
 class OrWord(Slot):

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from cnnspec.slots import Slot
+from cnnspec.slots import Nullable, Slot
 from cnnspec.training.recipe.kinds import (
     Choice,
     Each,
     Flag,
     Items,
     Number,
-    Optional,
     OrWord,
     Range,
     Whole,
@@ -53,8 +52,8 @@ _POSITIVE = Number(above=0)
 _COUNT = Whole(1)
 _BETAS = Items(_SHARE, (2,))
 _EVERY: Mapping[str, Slot] = MappingProxyType({"lr": _RATE, "weight_decay": Number(least=0)})
-_WAYS: Mapping[str, Slot] = MappingProxyType({"foreach": Optional(Flag()), "maximize": Flag()})
-_FUSED: Mapping[str, Slot] = MappingProxyType({"fused": Optional(Flag())})
+_WAYS: Mapping[str, Slot] = MappingProxyType({"foreach": Nullable(Flag()), "maximize": Flag()})
+_FUSED: Mapping[str, Slot] = MappingProxyType({"fused": Nullable(Flag())})
 _ADAM: Mapping[str, Slot] = MappingProxyType(
     {**_EVERY, "betas": _BETAS, "eps": Number(least=0), **_WAYS}
 )
@@ -80,7 +79,7 @@ OPTIMIZERS: Mapping[str, Known] = MappingProxyType(
             {
                 **_EVERY,
                 "beta2_decay": Number(most=0),
-                "eps": Each((Optional(Number(least=0)), Number(least=0))),
+                "eps": Each((Nullable(Number(least=0)), Number(least=0))),
                 "d": Number(least=1),
                 **_WAYS,
             },
@@ -172,7 +171,7 @@ SCHEDULERS: Mapping[str, Known] = MappingProxyType(
                 "base_lr": _BASE,
                 "max_lr": _BASE,
                 "step_size_up": _COUNT,
-                "step_size_down": Optional(_COUNT),
+                "step_size_down": Nullable(_COUNT),
                 "mode": Choice(("triangular", "triangular2", "exp_range")),
                 "gamma": _POSITIVE,
                 "scale_mode": Choice(("cycle", "iterations")),
@@ -335,9 +334,9 @@ AUGMENTATIONS: Mapping[str, Known] = MappingProxyType(
             "Turned, shifted, scaled and sheared at random.",
             {
                 "degrees": _DEGREES,
-                "translate": Optional(Items(_PART, (2,), each="across and down")),
-                "scale": Optional(Range(_POSITIVE)),
-                "shear": Optional(Items(Number(), (2, 4), single=True)),
+                "translate": Nullable(Items(_PART, (2,), each="across and down")),
+                "scale": Nullable(Range(_POSITIVE)),
+                "shear": Nullable(Items(Number(), (2, 4), single=True)),
                 "interpolation": _TURNED,
                 "fill": _FILL,
             },
@@ -347,7 +346,7 @@ AUGMENTATIONS: Mapping[str, Known] = MappingProxyType(
             "A part of `size` at random, of the image with `padding` around it.",
             {
                 "size": _SIZE,
-                "padding": Optional(Items(Whole(0), (2, 4), single=True)),
+                "padding": Nullable(Items(Whole(0), (2, 4), single=True)),
                 "padding_mode": _BORDER,
                 "fill": _FILL,
             },

@@ -13,7 +13,7 @@ from cnnspec.diagnostics import Reject, did_you_mean, error, listed, nearest
 from cnnspec.frontend import tree
 from cnnspec.frontend.problems import Problems
 from cnnspec.frontend.reading import Reader
-from cnnspec.slots import Slot
+from cnnspec.slots import Nullable, Slot
 from cnnspec.source import Span
 from cnnspec.training.recipe import model
 from cnnspec.training.recipe.helping import (
@@ -33,7 +33,7 @@ from cnnspec.training.recipe.keys import (
     SIMPLE,
     Key,
 )
-from cnnspec.training.recipe.kinds import Each, Items, Number, Optional, OrWord, Range
+from cnnspec.training.recipe.kinds import Each, Items, Number, OrWord, Range
 from cnnspec.training.recipe.known import (
     AUGMENTATIONS,
     LOSSES,
@@ -179,7 +179,7 @@ class RecipeParser:
 
     def _culprit(self, node: tree.Node, slot: Slot) -> tree.Node:
         """The item of a list that is to blame, or the whole of it."""
-        while isinstance(slot, (Optional, OrWord)):
+        while isinstance(slot, (Nullable, OrWord)):
             slot = slot.slot
         if not isinstance(node, tree.Sequence) or not isinstance(slot, (Each, Items, Range)):
             return node

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from cnnspec.report.spec_text import word
+from cnnspec.report import spec_text
+from cnnspec.report.spec_text import flow_list, flow_mapping, word
 from cnnspec.training.recipe.keys import KEYS
 from cnnspec.training.recipe.model import Call, OutputLoss, Recipe, Schedule
 
@@ -72,21 +73,15 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def value_text(value: Any) -> str:
-    """A value on one line, as YAML."""
+    """A value on one line, as YAML; a call by its name and arguments."""
     match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case str():
-            return word(value)
-        case tuple() | list():
-            return f"[{', '.join(map(value_text, value))}]"
-        case Mapping():
-            return f"{{{', '.join(f'{word(k)}: {value_text(v)}' for k, v in value.items())}}}"
         case Call():
             return f"{value.name} {_arguments(value)}" if value.arguments else value.name
+        case tuple() | list():
+            return flow_list(map(value_text, value))
+        case Mapping():
+            return flow_mapping((key, value_text(each)) for key, each in value.items())
+        case None | bool() | int() | float() | str():
+            return spec_text.value_text(value)
         case _:
             return _made(value)
